@@ -1,0 +1,1 @@
+"""Published checkpoints and the names of the models that ship."""
