@@ -1,10 +1,12 @@
 """One training step of the restoration bridge in plain torch: the loss that every trainer here uses."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from nemo_audio_restore.signal.corruption import Corruption
 
 # Below this time the regression target is a difference of almost equal float32 numbers (0.3 % error here, 10 % at
 # 1e-4); no sampler asks for times below 0.05.
@@ -13,20 +15,7 @@ MIN_TIME = 1e-3
 CHANNEL_NAMES = ('magnitude', 'cosine', 'sine')
 
 
-class CorruptionResult(Protocol):
-    """What a corruption returns: ``mask`` and ``loss_mask`` (B, 1, F, N), ``degraded`` (B, 3, F, N)."""
-
-    mask: Tensor
-    loss_mask: Tensor
-    degraded: Tensor
-
-
-class Corruption(Protocol):
-    """Damages clean spectrograms: ``mask`` says what is damaged, ``loss_mask`` what is trained."""
-
-    def __call__(
-        self, representation: nn.Module, clean: Tensor, bandwidth_hz: Tensor, generator: torch.Generator | None
-    ) -> CorruptionResult: ...
+Corrupt = Callable[[nn.Module, Tensor, Tensor, torch.Generator | None], Corruption]
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ def frame_mask(representation: nn.Module, audio_lens: Tensor, num_frames: int) -
         audio_lens: (B,) samples.
         num_frames: N of the padded batch.
     """
-    lengths = torch.tensor([representation.num_frames(int(length)) for length in audio_lens], device=audio_lens.device)
+    lengths = representation.num_frames(audio_lens)
     frames = torch.arange(num_frames, device=audio_lens.device)
     return (frames[None, :] < lengths[:, None]).float()[:, None, None, :]
 
@@ -62,7 +51,6 @@ def draw_times(
     time_range: tuple[float, float],
     time_power: float,
     generator: torch.Generator | None,
-    device: torch.device,
 ) -> Tensor:
     """(B,) bridge times in ``time_range``: ``low + (high - low) * uniform**time_power``, never below 1e-3.
 
@@ -70,8 +58,7 @@ def draw_times(
         batch_size: B.
         time_range: (low, high) within [0, 1]; the range of one expert when only that one is trained.
         time_power: 1 for uniform times; above 1 more of them lie near ``low``.
-        generator: source of the random numbers.
-        device: of the result; the generator's.
+        generator: source of the random numbers; the result is on its device.
 
     Raises:
         ValueError: the range or the power makes no sense.
@@ -81,7 +68,7 @@ def draw_times(
         raise ValueError(f'time_range must satisfy 0 <= low < high <= 1; got {time_range}')
     if time_power <= 0:
         raise ValueError(f'time_power must be positive; got {time_power}')
-    uniform = torch.rand(batch_size, generator=generator, device=device)
+    uniform = torch.rand(batch_size, generator=generator, device=generator.device if generator else None)
     return (low + (high - low) * uniform.pow(time_power)).clamp_min(max(low, MIN_TIME))
 
 
@@ -89,7 +76,7 @@ def bridge_training_loss(
     network: nn.Module,
     process: nn.Module,
     representation: nn.Module,
-    corruption: Corruption,
+    corruption: Corrupt,
     batch: dict[str, Tensor],
     *,
     generator: torch.Generator | None = None,
@@ -105,10 +92,10 @@ def bridge_training_loss(
         network: ``network(x_t (B, 3, F, N), t (B,), mask (B, 1, F, N)) -> (B, 3, F, N)``.
         process: the bridge (``marginal``, ``target``, ``loss``).
         representation: ``encode(audio (B, T)) -> (B, 3, F, N)``.
-        corruption: damages the clean spectrogram.
+        corruption: ``corruption(representation, clean (B, 3, F, N), bandwidth_hz (B,), generator)`` damages the clean
+            spectrogram and says which part is to be learned.
         batch: ``audio`` (B, T) samples, ``audio_lens`` (B,) valid samples, ``bandwidth_hz`` (B,) true bandwidth.
-        generator: source of all random numbers, on the device of the audio; drawn in the order corruption, times,
-            noise.
+        generator: source of all random numbers, on any device; drawn in the order corruption, times, noise.
         time_range: of the bridge times; part of [0, 1] to train one expert.
         channel_weights: (3,) loss factors with mean 1, or None.
         time_power: see :func:`draw_times`.
@@ -122,10 +109,9 @@ def bridge_training_loss(
     with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
         clean = representation.encode(audio)
         damage = corruption(representation, clean, batch['bandwidth_hz'], generator)
-        t = draw_times(
-            audio.shape[0], time_range=time_range, time_power=time_power, generator=generator, device=audio.device
-        )
-        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        t = draw_times(audio.shape[0], time_range=time_range, time_power=time_power, generator=generator)
+        noise = torch.randn(clean.shape, generator=generator, device=generator.device if generator else None)
+        t, noise = t.to(clean.device), noise.to(clean.device)
         x_t = process.marginal(t, clean, damage.degraded).sample(noise)
         target = process.target(x_t, clean, t)
         loss_mask = damage.loss_mask * frame_mask(representation, batch['audio_lens'], clean.shape[-1])
