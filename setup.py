@@ -1,0 +1,101 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def read_version() -> str:
+    """The version string, read as text: importing the package would need its dependencies."""
+    text = (ROOT / 'nemo_audio_restore' / '__init__.py').read_text(encoding='utf-8')
+    return re.search(r"^__version__ = '([^']+)'", text, re.MULTILINE).group(1)
+
+
+# Lower bounds only, except NeMo's minor version: _nemo.py touches its private corners.
+# torch has no upper bound and no exact pin, so that a build chosen by the user (CPU, CUDA, ROCm) stays.
+# NeMo's `core` extra lacks what its Lhotse data loading imports; its `audio` extra needs a C compiler (pesq).
+# No torchaudio: soundfile opens the files, soxr resamples.
+NEMO = [
+    'nemo_toolkit[core]>=3.0.0,<3.1',
+    'lhotse>=1.33.0',
+    'librosa>=0.10.1',
+    'einops>=0.7',
+    'kaldialign>=0.9',
+    'pandas>=2.0',
+    'sentencepiece>=0.1.99,<1.0.0',
+    'datasets>=3.2.0',
+    'hydra-core>1.3,<=1.3.2',
+    'omegaconf>=2.3',
+]
+REQUIRED = [
+    'torch>=2.6.0',
+    'numpy>=1.22',
+    'scipy>=1.10',
+    'soundfile>=0.12.1',
+    'soxr>=0.3.2',
+    'safetensors>=0.4',
+    'huggingface_hub>=0.24',
+    'matplotlib>=3.7',
+    'rich>=13.0',
+    'tqdm>=4.41',
+    'typer>=0.12',
+    *NEMO,
+]
+# `generate`, `language`, `demo` and `bulk` name what the collection's further models build on; 0.1 imports none of it.
+EXTRAS = {
+    'metrics': ['zimtohrli>=0.2.1', 'visqol-python>=3.8'],
+    'train': ['tensorboard>=2.14', 'wandb>=0.17'],
+    'generate': ['diffusers>=0.36'],
+    'language': ['peft>=0.15'],
+    'demo': ['gradio>=6.0'],
+    'bulk': ['ray>=2.40'],
+}
+EXTRAS['all'] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+EXTRAS['dev'] = [
+    *EXTRAS['metrics'],
+    'hypothesis>=6.100',
+    'ipykernel>=6.29',
+    'nbmake>=1.5.5',
+    'pydoclint>=0.6',
+    'pytest>=8.0',
+    'ruff>=0.9',
+    'setuptools>=70',
+]
+
+setup(
+    name='nemo-audio-restore',
+    version=read_version(),
+    description='Restores bandwidth and gaps of recordings at 44.1 kHz, with NeMo models that train on your music.',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE', 'NOTICE'],
+    keywords='audio restoration bandwidth-extension inpainting schroedinger-bridge nemo music',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Environment :: Console',
+        'Intended Audience :: Science/Research',
+        'Intended Audience :: End Users/Desktop',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Multimedia :: Sound/Audio',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
+    ],
+    python_requires='>=3.10,<3.14',
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    # conf/ stays at the top level of the repository, where NeMo users look for it, and is also a package.
+    packages=[*find_packages(include=['nemo_audio_restore*']), 'nemo_audio_restore.conf'],
+    package_dir={'nemo_audio_restore.conf': 'conf'},
+    package_data={
+        'nemo_audio_restore': ['py.typed', 'pretrained/**/*'],
+        'nemo_audio_restore.conf': ['*.yaml'],
+    },
+    entry_points={'console_scripts': ['audio-restore = nemo_audio_restore.apps.cli:main']},
+)
