@@ -1,7 +1,7 @@
 """One network for each part of the bridge: A2SB's experts for late (noisy) and early (nearly clean) times."""
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class TimeExperts(nn.Module):
             raise ValueError(f'every range needs an expert; got {len(experts)} experts for {len(self.splits)} ranges')
         multiples = {expert.frames_multiple for expert in experts}
         if len(multiples) > 1:
-            raise ValueError(f'all experts must accept the same lengths; their frames_multiple are {sorted(multiples)}')
+            raise ValueError(f'all experts must accept the same lengths; got frames_multiple {sorted(multiples)}')
         self.experts = nn.ModuleList(experts)
         self.one_resident = one_resident
 
@@ -91,7 +91,7 @@ class TimeExperts(nn.Module):
             self.experts[index].to(device)
         return self.experts[index]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'TimeExperts':
         # .to('cuda') and friends arrive here. Passing the experts through one by one keeps the peak at one expert.
         if self.one_resident:
             for expert in self.experts:
@@ -117,7 +117,7 @@ def check_splits(splits: Sequence[tuple[float, float]]) -> tuple[tuple[float, fl
     for start, end in ranges:
         if not start < end:
             raise ValueError(f'a range must end after it starts; got {start:g}:{end:g} in {text}')
-    for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(ranges):
         if start > end:
             raise ValueError(f'the ranges leave a gap between {end:g} and {start:g}; got {text}')
         if start < end:
