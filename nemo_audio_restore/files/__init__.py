@@ -1,0 +1,1 @@
+"""Audio files: the only package that opens them."""
