@@ -1,0 +1,94 @@
+"""Names of models with weights: what they are, where they are, and under which licence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PRETRAINED_FOLDER = Path(__file__).resolve().parent.parent / 'pretrained'
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model that has a name.
+
+    Attributes:
+        name: what ``from_pretrained`` takes.
+        model_class: name of the class that restores it.
+        task: what it does, in the words of the command line.
+        description: one sentence.
+        location: ``package://FILE.nemo`` (ships with this package), ``file://`` path, or ``hf://ORG/NAME`` on the
+            Hugging Face Hub.
+        licence: SPDX identifier, or the name that the owner of the weights uses.
+        sample_rate: in Hz.
+        size_mb: of the download or file.
+        how_to_get: for weights that must be converted by the user first: what to do; empty otherwise.
+    """
+
+    name: str
+    model_class: str
+    task: str
+    description: str
+    location: str
+    licence: str
+    sample_rate: int
+    size_mb: float
+    how_to_get: str = ''
+
+    @property
+    def path(self) -> Path | None:
+        """The local file, for the locations ``package://`` and ``file://``; it need not exist."""
+        scheme, _, rest = self.location.partition('://')
+        if scheme == 'package':
+            return PRETRAINED_FOLDER / rest
+        return Path(rest) if scheme == 'file' else None
+
+
+_MODELS = (
+    ModelEntry(
+        name='a2sb_44k_small',
+        model_class='AudioRestoreModel',
+        task='bandwidth extension and inpainting',
+        description='Small A2SB bridge for laptop CPUs, trained on freely licensed game music.',
+        location='package://a2sb_44k_small.nemo',
+        licence='apache-2.0',
+        sample_rate=44100,
+        size_mb=16,
+    ),
+    ModelEntry(
+        name='a2sb_44k',
+        model_class='AudioRestoreModel',
+        task='bandwidth extension and inpainting',
+        description="NVIDIA's A2SB, two time experts of 565 M parameters each.",
+        location='hf://nvidia/audio_to_audio_schrodinger_bridge',
+        licence='NVIDIA OneWay Noncommercial License',
+        sample_rate=44100,
+        size_mb=4525,
+        how_to_get=(
+            "NVIDIA's weights may not be passed on. Download the two twosplit .ckpt files from "
+            'https://huggingface.co/nvidia/audio_to_audio_schrodinger_bridge, then run '
+            '`audio-restore convert a2sb --split 0:0.5=LOW.ckpt --split 0.5:1=HIGH.ckpt -o a2sb_44k.nemo` '
+            'and give the path of that file instead of the name.'
+        ),
+    ),
+)
+
+
+def list_models(model_class: str | None = None) -> list[ModelEntry]:
+    """All models with names.
+
+    Args:
+        model_class: only those that this class restores.
+    """
+    return [entry for entry in _MODELS if model_class in (None, entry.model_class)]
+
+
+def find_model(name: str) -> ModelEntry:
+    """The entry of a name.
+
+    Raises:
+        KeyError: no model has that name.
+    """
+    for entry in _MODELS:
+        if entry.name == name:
+            return entry
+    names = ', '.join(entry.name for entry in _MODELS)
+    raise KeyError(f'no model is called {name!r}; known names: {names}')
