@@ -224,7 +224,7 @@ class SpectrogramUNet(nn.Module):
         band_embedding_dim: size of the embedding of the row, even.
         num_heads: attention heads, each of at least 64 dimensions.
         attention_levels: levels with attention after every residual block; the bottom always has it. On the way up
-            the block with the same number counted from the bottom has it too, so one level deeper than on the way down.
+            attention sits one level deeper: {3, 4} means levels 3 and 4 going down, 5 and 4 going up.
         num_res_blocks: residual blocks of a level and side.
         dropout: inside the residual blocks, in training.
         gradient_checkpointing: in training, keep one activation for each block and recompute the others.
