@@ -1,0 +1,1 @@
+"""Corpus preparation, Lhotse datasets and data loading."""
