@@ -32,6 +32,7 @@ with _without_telemetry_noise():
     from nemo.core.classes.common import PretrainedModelInfo
     from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
     from nemo.utils import logging
+    from nemo.utils.app_state import AppState
     from nemo.utils.get_rank import is_global_rank_zero
 
 import omegaconf  # noqa: E402 - after NeMo, which brings it
@@ -49,7 +50,7 @@ __all__ = [
     'is_global_rank_zero',
     'load_safely',
     'logging',
-    'not_restoring',
+    'restore_flag_kept',
     'target_class',
 ]
 
@@ -167,15 +168,17 @@ def averaged_weights(trainer: typing.Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def not_restoring() -> Iterator[None]:
-    """Clears NeMo's global "a model is being restored" flag at the end, also after an error.
+def restore_flag_kept() -> Iterator[None]:
+    """Puts NeMo's global "a model is being restored" flag back at the end, also after an error.
 
     NeMo leaves it set when a restore fails; every model made later in the process would then skip its data loaders.
     """
+    state = AppState()
+    before = state.is_model_being_restored, state.nemo_file_folder
     try:
         yield
     finally:
-        ModelPT._set_model_restore_state(is_being_restored=False)
+        state.is_model_being_restored, state.nemo_file_folder = before
 
 
 for _name in _OUR_TARGETS:

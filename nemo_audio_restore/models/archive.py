@@ -39,23 +39,36 @@ def check_archive(path: Path) -> dict[str, Any]:
             if config is None:
                 raise UnsafeFileError(f'{path} is no model: it holds no {CONFIG_NAME}')
             if config.size > MAX_CONFIG_BYTES:
-                raise UnsafeFileError(f'{path}: {CONFIG_NAME} has {config.size} bytes; at most {MAX_CONFIG_BYTES} are read')
+                raise UnsafeFileError(f'{path}: {CONFIG_NAME} has {config.size} bytes, more than {MAX_CONFIG_BYTES}')
             text = archive.extractfile(config).read()
     except tarfile.TarError as error:
         raise UnsafeFileError(f'{path} is no .nemo file (an uncompressed tar archive), or is cut short') from error
-    return _parsed_config(text, path)
+    config = _parsed_config(text, path)
+    check_config(config, source=str(path))
+    return config
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
     """The same as :func:`check_archive` for an unpacked model.
 
     Raises:
-        UnsafeFileError: no config, or one that :func:`check_config` refuses, or a link that leads out of the folder.
+        UnsafeFileError: no config, or one that :func:`check_config` refuses.
     """
-    config = folder / CONFIG_NAME
-    if not config.is_file():
+    config = read_config(folder)
+    check_config(config, source=str(folder))
+    return config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of an unpacked model as plain data, not yet checked.
+
+    Raises:
+        UnsafeFileError: there is none.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file():
         raise UnsafeFileError(f'{folder} is no unpacked model: it holds no {CONFIG_NAME}')
-    return _parsed_config(config.read_bytes(), folder)
+    return _parsed_config(path.read_bytes(), folder)
 
 
 def _checked_members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
@@ -82,7 +95,6 @@ def _parsed_config(text: bytes, path: Path) -> dict[str, Any]:
         raise UnsafeFileError(f'{path}: {CONFIG_NAME} is no plain YAML: {error}') from error
     if not isinstance(config, dict):
         raise UnsafeFileError(f'{path}: {CONFIG_NAME} holds no mapping')
-    check_config(config, source=str(path))
     return config
 
 
@@ -101,7 +113,7 @@ def check_config(config: Mapping[str, Any], *, source: str) -> None:
     """
     for key, value in _strings(config):
         if '${' in value:
-            raise UnsafeFileError(f'{source}: config key {key} holds the interpolation {value!r}; none are allowed here')
+            raise UnsafeFileError(f'{source}: config key {key} holds the forbidden interpolation {value!r}')
         if key.split('.')[0] not in _DATA_BLOCKS and _leaves_its_folder(value):
             raise UnsafeFileError(
                 f'{source}: config key {key} points outside the model file ({value!r}); files that belong to a model '

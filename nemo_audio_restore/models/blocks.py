@@ -54,7 +54,8 @@ def build(block: Mapping[str, Any] | None, *, where: str, default: type | None =
     if target is None and default is None:
         raise ConfigError(f'{where} needs {TARGET}: the dotted path of the class to build')
     built = default if target is None else target_class(target)
-    parameters = inspect.signature(built).parameters
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = {name: p for name, p in inspect.signature(built).parameters.items() if p.kind in named}
     check_keys(arguments, parameters, where=f'{where} ({built.__name__})')
     missing = [name for name, p in parameters.items() if p.default is p.empty and name not in arguments]
     if missing:
