@@ -137,7 +137,7 @@ class FoldedUNet(nn.Module):
         num_bins: int = 1024,
         fold_bins: int = 8,
         fold_frames: int = 4,
-        channels: Sequence[int] = (96, 128, 176, 208),
+        channels: Sequence[int] = (96, 128, 160, 176),
         num_blocks: Sequence[int] = (1, 2, 2, 2),
         attention_levels: Sequence[int] = (2, 3),
         num_heads: int = 4,

@@ -53,10 +53,11 @@ def bandwidth_mask(cutoff_hz: float, representation: MagnitudePhaseSpectrogram) 
 
 
 class RandomCorruption(nn.Module):
-    """Draws one kind of damage per item: the band above a random cutoff, or all bins of a random stretch of time.
+    """Draws the damage of each item: the band above a random cutoff, all bins of a random stretch of time, or both.
 
     Args:
-        bandwidth_probability: share of items that lose bandwidth; the others get a gap.
+        bandwidth_probability: share of items that only lose bandwidth; the rest gets a gap.
+        both_probability: share of items with a gap that lose bandwidth too.
         cutoff_range_hz: the cutoff is drawn uniformly between these, in whole rows.
         gap_range_s: the gap's length is drawn uniformly between these, in seconds.
 
@@ -67,16 +68,19 @@ class RandomCorruption(nn.Module):
         self,
         *,
         bandwidth_probability: float = 0.5,
+        both_probability: float = 0.0,
         cutoff_range_hz: tuple[float, float] = (2000.0, 16000.0),
         gap_range_s: tuple[float, float] = (0.1004, 1.606),
     ):
         super().__init__()
-        if not 0.0 <= bandwidth_probability <= 1.0:
-            raise ValueError(f'bandwidth_probability must lie in [0, 1]; got {bandwidth_probability}')
+        for name, share in {'bandwidth_probability': bandwidth_probability, 'both_probability': both_probability}.items():
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f'{name} must lie in [0, 1]; got {share}')
         for name, (low, high) in {'cutoff_range_hz': cutoff_range_hz, 'gap_range_s': gap_range_s}.items():
             if not 0.0 < low <= high:
                 raise ValueError(f'{name} must be (low, high) with 0 < low <= high; got {(low, high)}')
         self.bandwidth_probability = bandwidth_probability
+        self.both_probability = both_probability
         self.cutoff_range_hz = tuple(cutoff_range_hz)
         self.gap_range_s = tuple(gap_range_s)
 
@@ -101,11 +105,12 @@ class RandomCorruption(nn.Module):
         batch, _, bins, frames = clean.shape
         mask = torch.zeros(batch, 1, bins, frames)
         for item in range(batch):
-            if torch.rand((), generator=generator) < self.bandwidth_probability:
-                mask[item, :, self._draw_row(representation, generator) :] = 1
-            else:
+            gap = torch.rand((), generator=generator) >= self.bandwidth_probability
+            if gap:
                 start, stop = self._draw_gap(representation, frames, generator)
                 mask[item, :, :, start:stop] = 1
+            if not gap or torch.rand((), generator=generator) < self.both_probability:
+                mask[item, :, self._draw_row(representation, generator) :] = 1
         limits = torch.tensor([first_missing_row(float(hz), representation) for hz in bandwidth_hz])
         trusted = (torch.arange(bins)[None, :] < limits[:, None]).float()[:, None, :, None]
         noise = torch.randn(clean.shape, generator=generator)
