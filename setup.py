@@ -44,7 +44,7 @@ REQUIRED = [
 ]
 # `generate`, `language`, `demo` and `bulk` name what the collection's further models build on; 0.1 imports none of it.
 EXTRAS = {
-    'metrics': ['zimtohrli>=0.2.1', 'visqol-python>=3.8'],
+    'metrics': ["zimtohrli>=0.2.1; platform_machine in 'x86_64 AMD64'", 'visqol-python>=3.8'],
     'train': ['tensorboard>=2.14', 'wandb>=0.17'],
     'generate': ['diffusers>=0.36'],
     'language': ['peft>=0.15'],
@@ -94,7 +94,7 @@ setup(
     packages=[*find_packages(include=['nemo_audio_restore*']), 'nemo_audio_restore.conf'],
     package_dir={'nemo_audio_restore.conf': 'conf'},
     package_data={
-        'nemo_audio_restore': ['py.typed', 'pretrained/**/*'],
+        'nemo_audio_restore': ['py.typed', 'data/*.csv', 'pretrained/**/*'],
         'nemo_audio_restore.conf': ['*.yaml'],
     },
     entry_points={'console_scripts': ['audio-restore = nemo_audio_restore.apps.cli:main']},
