@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from lhotse import CutSet, Recording
 from lhotse.audio import AudioSource
 from lhotse.cut import Cut
 
+from nemo_audio_restore.files.audio import READABLE_SUFFIXES, AudioFileError, probe
+from nemo_audio_restore.files.excerpts import read_excerpts
 from nemo_audio_restore.signal.bandwidth import bandwidth_hz, long_term_spectrum
 
-AUDIO_SUFFIXES = ('.wav', '.flac', '.ogg', '.mp3', '.aiff', '.aif', '.opus', '.w64', '.caf')
 SPLITS = ('train', 'validation', 'test')
-
-_NUM_BLOCKS = 6
-_BLOCK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Limits:
     Attributes:
         min_duration_s: shorter files are left out; the default is a little more than one training crop.
         min_bandwidth_hz: narrower files are left out; 0 keeps all (training masks what lies above the bandwidth).
-        min_peak: files that never reach this level (of full scale 1) in the measured blocks count as silent.
+        min_peak: files that never reach this level (of full scale 1) in the excerpts that are read count as silent.
     """
 
     min_duration_s: float = 3.0
@@ -99,16 +96,16 @@ def find_audio(folder: Path, *, licence: str = 'unknown') -> list[Candidate]:
         raise FileNotFoundError(f'no such folder: {folder}')
     found = []
     for path in sorted(folder.rglob('*')):
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file():
+        if path.suffix.lower() in READABLE_SUFFIXES and path.is_file():
             parts = path.relative_to(folder).parts
             found.append(Candidate(path, parts[0] if len(parts) > 1 else path.stem, licence))
     if not found:
-        raise ValueError(f'{folder} holds no audio file ({", ".join(AUDIO_SUFFIXES)})')
+        raise ValueError(f'{folder} holds no audio file ({", ".join(READABLE_SUFFIXES)})')
     return found
 
 
 def check_track(candidate: Candidate, limits: Limits) -> Track | Rejected:
-    """Reads six blocks spread over a file (both ends included), measures it, and accepts or rejects it.
+    """Reads excerpts spread over a file (both ends included), measures it, and accepts or rejects it.
 
     Args:
         candidate: the file.
@@ -120,27 +117,23 @@ def check_track(candidate: Candidate, limits: Limits) -> Track | Rejected:
     """
     path = candidate.path
     try:
-        with soundfile.SoundFile(path) as file:
-            rate, length, channels = file.samplerate, file.frames, file.channels
-            if length < limits.min_duration_s * rate:
-                return Rejected(
-                    path, f'too short: {length / rate:.2f} s; at least {limits.min_duration_s:g} s are needed'
-                )
-            power, peak = 0, 0.0
-            for start, size in _block_positions(length, rate):
-                file.seek(start)
-                block = file.read(size, dtype='float32', always_2d=True)
-                if len(block) < size:
-                    return Rejected(path, f'truncated: the header says {length} samples, reading stops before them')
-                if not np.isfinite(block).all():
-                    return Rejected(path, 'holds NaN or infinite samples')
-                power = power + long_term_spectrum(torch.from_numpy(block.T))
-                peak = max(peak, float(np.abs(block).max()))
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        info = probe(path)
+        if info.duration_s < limits.min_duration_s:
+            return Rejected(
+                path, f'too short: {info.duration_s:.2f} s; at least {limits.min_duration_s:g} s are needed'
+            )
+        power, peak, length = torch.zeros(()), 0.0, info.num_samples
+        for excerpt, missing in read_excerpts(path):
+            if not np.isfinite(excerpt).all():
+                return Rejected(path, 'holds NaN or infinite samples')
+            power = power + long_term_spectrum(torch.from_numpy(excerpt))
+            peak = max(peak, float(np.abs(excerpt).max()))
+            length -= missing
+    except AudioFileError as error:
         return Rejected(path, f'unreadable: {error}')
     if peak < limits.min_peak:
         return Rejected(path, f'silent: the peak is {peak:.2g}')
-    bandwidth = bandwidth_hz(power, rate)
+    bandwidth = bandwidth_hz(power, info.sample_rate)
     if bandwidth < limits.min_bandwidth_hz:
         return Rejected(path, f'too narrow: {bandwidth:.0f} Hz; at least {limits.min_bandwidth_hz:.0f} Hz are needed')
     return Track(
@@ -148,9 +141,9 @@ def check_track(candidate: Candidate, limits: Limits) -> Track | Rejected:
         group=candidate.group,
         licence=candidate.licence,
         split=candidate.split,
-        sample_rate=rate,
+        sample_rate=info.sample_rate,
         num_samples=length,
-        num_channels=channels,
+        num_channels=info.channels,
         bandwidth_hz=round(bandwidth, 1),
         peak=round(peak, 4),
         sha256=file_sha256(path),
@@ -282,13 +275,6 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _block_positions(length: int, rate: int) -> list[tuple[int, int]]:
-    size = int(_BLOCK_SECONDS * rate)
-    if length <= _NUM_BLOCKS * size:
-        return [(0, length)]
-    return [(int(start), size) for start in np.linspace(0, length - size, _NUM_BLOCKS)]
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -7,7 +7,6 @@ file, track by track), its split, whether weights trained on it may be shipped u
 
 import csv
 import hashlib
-import io
 import shutil
 import subprocess
 import tarfile
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import soundfile
 
 from nemo_audio_restore.data.corpus import Candidate, Rejected
+from nemo_audio_restore.files.audio import read_audio
+from nemo_audio_restore.files.writer import write_audio
 
 _TABLE = Path(__file__).with_name('debian_music.csv')
 
@@ -196,16 +196,16 @@ def _read_archive(stream: IO[bytes], names: set[str]) -> Iterator[tuple[str, byt
 
 
 def _write_sum(stems: list[bytes], path: Path) -> None:
-    total, rate = None, None
-    for stem in stems:
-        audio, stem_rate = soundfile.read(io.BytesIO(stem), dtype='float32', always_2d=True)
-        if total is None:
-            total, rate = audio.copy(), stem_rate
-            continue
-        if stem_rate != rate or audio.shape[1] != total.shape[1]:
-            raise ValueError(f'the stems of {path.name} differ in sample rate or channels')
-        if len(audio) > len(total):
-            total, audio = audio.copy(), total
-        total[: len(audio)] += audio
-    peak = float(np.abs(total).max())
-    soundfile.write(path, total / max(1.0, peak), rate, subtype='PCM_24')
+    decoded = []
+    with tempfile.TemporaryDirectory() as folder:
+        for index, stem in enumerate(stems):
+            part = Path(folder) / f'stem{index}.ogg'
+            part.write_bytes(stem)
+            decoded.append(read_audio(part))
+    if len({(audio.shape[0], rate) for audio, rate in decoded}) > 1:
+        raise ValueError(f'the stems of {path.name} differ in sample rate or channels')
+    total = np.zeros((decoded[0][0].shape[0], max(audio.shape[1] for audio, _ in decoded)), np.float32)
+    for audio, _ in decoded:
+        total[:, : audio.shape[1]] += audio
+    total /= max(1.0, float(np.abs(total).max()))
+    write_audio(path, total, decoded[0][1], bits='24', overwrite=True)
