@@ -33,7 +33,7 @@ class Toy(BaseModel):
 
     def setup_training_data(self, train_data_config):
         data = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
-        self._train_dl = torch.utils.data.DataLoader(data, batch_size=4)
+        self._train_dl = torch.utils.data.DataLoader(data, batch_size=32)
 
     def setup_validation_data(self, val_data_config):
         self._validation_dl = []
