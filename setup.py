@@ -40,6 +40,8 @@ REQUIRED = [
     'rich>=13.0',
     'tqdm>=4.41',
     'typer>=0.12',
+    'typing_extensions>=4.10',
+    'pyyaml>=6.0',
     *NEMO,
 ]
 # `generate`, `language`, `demo` and `bulk` name what the collection's further models build on; 0.1 imports none of it.

@@ -1,0 +1,1 @@
+"""Training configurations; in the installed package `nemo_audio_restore.conf`."""
