@@ -169,7 +169,7 @@ def _check_samples(info: AudioInfo, block: np.ndarray, offset: int) -> None:
 
 
 def _check_wav_is_complete(path: Path, file) -> None:  # noqa: ANN001 (any binary file)
-    """libsndfile shortens a truncated WAV without a word, so the size of its data chunk is compared here."""
+    """Compares the size of the data chunk with the file: libsndfile shortens a truncated WAV without a word."""
     head = file.read(12)
     if head[:4] != b'RIFF' or head[8:12] != b'WAVE':
         return

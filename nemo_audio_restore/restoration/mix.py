@@ -1,0 +1,115 @@
+"""Adds what was generated to the input."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from nemo_audio_restore.files.audio import BLOCK_SAMPLES
+from nemo_audio_restore.restoration.blend import GapGate, filtered
+from nemo_audio_restore.restoration.frames import BlockBuffer
+
+
+def added_band(difference: Iterator[Tensor], gate: GapGate, taps: Tensor) -> Iterator[np.ndarray]:
+    """H((1 - g) D): the bandwidth extension outside gaps, as (C, n) blocks.
+
+    The gate comes before the high-pass: in the other order the step that D makes at the edge of a gap would ring
+    into the known audio beside it.
+
+    Args:
+        difference: D in (C, n) blocks.
+        gate: g.
+        taps: of H.
+
+    Yields:
+        As many samples as D has.
+    """
+    for block in filtered(_outside(difference, gate), taps):
+        yield block.numpy()
+
+
+def mixed(
+    dry: Iterator[np.ndarray],
+    band: Iterator[np.ndarray] | None,
+    difference: Iterator[np.ndarray] | None,
+    gate: GapGate,
+    *,
+    channels: int,
+    num_samples: int,
+) -> Iterator[np.ndarray]:
+    """Sum of dry + band + g D, for audio at the model's rate.
+
+    Args:
+        dry: the input.
+        band: the bandwidth extension, or None.
+        difference: D, or None without gaps.
+        gate: g.
+        channels: C.
+        num_samples: T.
+
+    Yields:
+        (C, n) float32 blocks with T samples together.
+    """
+    for first, count, audio, streams in _blocks(dry, [band, difference], channels, num_samples):
+        if streams[0] is not None:
+            audio = audio + streams[0]
+        if streams[1] is not None and (inside := gate(first, count)) is not None:
+            audio = audio + inside * streams[1]
+        yield audio
+
+
+def replaced(
+    dry: Iterator[np.ndarray],
+    band: Iterator[np.ndarray] | None,
+    restored: Iterator[np.ndarray] | None,
+    gate: GapGate,
+    *,
+    channels: int,
+    num_samples: int,
+) -> Iterator[np.ndarray]:
+    """Sum of (1 - g) dry + g restored + band, for audio above the model's rate.
+
+    Args:
+        dry: the input.
+        band: the bandwidth extension, resampled to the input's rate, or None.
+        restored: input plus D, resampled to the input's rate, or None without gaps.
+        gate: g.
+        channels: C.
+        num_samples: T.
+
+    Yields:
+        (C, n) float32 blocks with T samples together.
+    """
+    for first, count, audio, streams in _blocks(dry, [band, restored], channels, num_samples):
+        if streams[1] is not None and (inside := gate(first, count)) is not None:
+            audio = (1 - inside) * audio + inside * streams[1]
+        if streams[0] is not None:
+            audio = audio + streams[0]
+        yield audio
+
+
+def summed(first: Iterator[np.ndarray], second: Iterator[np.ndarray], *, channels: int) -> Iterator[np.ndarray]:
+    """The sum of two streams of one length."""
+    other = BlockBuffer(second, channels=channels)
+    for block in first:
+        yield block + other.take(block.shape[1])
+
+
+def _outside(difference: Iterator[Tensor], gate: GapGate) -> Iterator[Tensor]:
+    """(1 - g) D."""
+    first = 0
+    for block in difference:
+        inside = gate(first, block.shape[1])
+        first += block.shape[1]
+        yield block if inside is None else block * (1 - block.new_tensor(inside))
+
+
+def _blocks(
+    dry: Iterator[np.ndarray], others: list[Iterator[np.ndarray] | None], channels: int, num_samples: int
+) -> Iterator[tuple[int, int, np.ndarray, list[np.ndarray | None]]]:
+    """(first sample, count, dry block, blocks of the other streams) in lockstep."""
+    source = BlockBuffer(dry, channels=channels)
+    buffers = [None if other is None else BlockBuffer(other, channels=channels) for other in others]
+    for first in range(0, num_samples, BLOCK_SAMPLES):
+        count = min(BLOCK_SAMPLES, num_samples - first)
+        yield first, count, source.take(count), [None if buffer is None else buffer.take(count) for buffer in buffers]

@@ -1,0 +1,144 @@
+"""What the engine needs from a model, what it can be told, and what it reports."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nemo_audio_restore.processes.bridge import SchrodingerBridge
+from nemo_audio_restore.signal.spectrogram import MagnitudePhaseSpectrogram
+
+OnProgress = Callable[[int, int], None]
+"""Called with (network evaluations done, evaluations in all); a tile of one channel is one evaluation."""
+
+
+class RestorationError(ValueError):
+    """The request does not fit the audio or the model; the message is one sentence for the user."""
+
+
+class Network(Protocol):
+    """Predicts ``SchrodingerBridge.target`` of (B, 3, F, N) states."""
+
+    frames_multiple: int
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        """Prediction (B, 3, F, N) for states (B, 3, F, N), times (B,) and the mask (B, 1, F, N)."""
+        ...
+
+
+class Restorer(Protocol):
+    """A model as the engine sees it."""
+
+    @property
+    def representation(self) -> MagnitudePhaseSpectrogram:
+        """Spectrogram that the network works on."""
+        ...
+
+    @property
+    def process(self) -> SchrodingerBridge:
+        """Bridge that the network was trained on."""
+        ...
+
+    @property
+    def network(self) -> Network:
+        """The network, in evaluation mode."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        ...
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How the bridge is sampled.
+
+    Attributes:
+        steps: network evaluations for each tile, at times evenly spaced from 1 to ``t_min``.
+        t_min: time of the last evaluation, in (0, 1).
+        eta: share of the Markov step's fresh noise, 0 to 1.
+        tile_frames: frames that the network sees at once; a multiple of its ``frames_multiple``.
+        tile_hop_frames: frames between tiles; divides ``tile_frames``.
+        batch_size: most tiles in one call of the network; changes memory and speed, not the result.
+    """
+
+    steps: int = 10
+    t_min: float = 0.05
+    eta: float = 0.0
+    tile_frames: int = 256
+    tile_hop_frames: int = 128
+    batch_size: int = 4
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise RestorationError(f'steps must be at least 1; got {self.steps}')
+        if not 0.0 < self.t_min < 1.0:
+            raise RestorationError(f't_min must lie between 0 and 1; got {self.t_min}')
+        if not 0.0 <= self.eta <= 1.0:
+            raise RestorationError(f'eta must lie in [0, 1]; got {self.eta}')
+        if self.batch_size < 1:
+            raise RestorationError(f'batch_size must be at least 1; got {self.batch_size}')
+        if self.tile_frames < 1 or not 1 <= self.tile_hop_frames <= self.tile_frames:
+            raise RestorationError(
+                f'tile_hop_frames must lie in 1..tile_frames; got {self.tile_hop_frames} and {self.tile_frames}'
+            )
+        if self.tile_frames % self.tile_hop_frames:
+            raise RestorationError(
+                f'tile_hop_frames must divide tile_frames; got {self.tile_hop_frames} and {self.tile_frames}'
+            )
+
+
+@dataclass
+class RestorationReport:
+    """What was done to one file.
+
+    Attributes:
+        source: path that was read, or None for an array.
+        target: path that was written, or None for an array.
+        channels: C.
+        duration_s: length in seconds, of input and output alike.
+        input_rate: sample rate in Hz.
+        output_rate: sample rate in Hz; never below the model's.
+        cutoff_hz: frequency above which everything was generated, or None.
+        transition_hz: width of the band below the cutoff in which the generated part fades in.
+        gaps: (start, end) in seconds of the stretches that were generated.
+        crossfade_s: length of the crossfade outside each end of a gap.
+        seed: of all random numbers.
+        steps: network evaluations for each tile.
+        tiles: tiles that were computed, over all channels.
+        tiles_total: tiles that the whole file would take.
+        level_gain_db: gain in front of the model, undone behind it; 0 for files of ordinary level.
+        peak: largest magnitude of the output, 1.0 = full scale.
+        clipped_samples: samples of the output above full scale, before the clip policy.
+        rescale_db: gain that the clip policy 'rescale' applied to the whole output.
+        seconds: wall time.
+        warnings: sentences for the user.
+    """
+
+    source: str | None
+    target: str | None
+    channels: int
+    duration_s: float
+    input_rate: int
+    output_rate: int
+    cutoff_hz: float | None
+    transition_hz: float
+    gaps: tuple[tuple[float, float], ...]
+    crossfade_s: float
+    seed: int
+    steps: int
+    tiles: int = 0
+    tiles_total: int = 0
+    level_gain_db: float = 0.0
+    peak: float = 0.0
+    clipped_samples: int = 0
+    rescale_db: float = 0.0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)

@@ -1,0 +1,211 @@
+"""Bridge sampling of any length with bounded memory, equal to sampling the whole spectrogram at once.
+
+MultiDiffusion averages the network's predictions of overlapping tiles over one shared state. Its step s of a frame
+needs step s - 1 of the tiles that cover the frame, and nothing else. So the tiles advance as a diagonal front: the
+first ones finish while later ones have not been read yet, and only about (steps * overlap) pieces exist at a time.
+
+The state is kept in pieces ("chunks") of one tile hop; a tile is the chunks ``first .. first + chunks_per_tile - 1``.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_audio_restore.processes.bridge import SchrodingerBridge
+from nemo_audio_restore.processes.bridge_step import bridge_step, step_noise_std
+from nemo_audio_restore.restoration.protocol import Network
+
+
+@dataclass
+class Chunk:
+    """A piece of the spectrogram on its way from degraded to clean.
+
+    Attributes:
+        degraded: (C, 3, F, n) the bridge's end x_1.
+        mask: (1, 1, F, n), 1 = to generate.
+        payload: whatever the caller needs when the chunk is done.
+        state: (C, 3, F, n) x_t at the time with index ``level``; after the last step the clean estimate.
+        level: steps taken.
+        predictions: network outputs of the present step by tile, until all tiles that cover the chunk are there.
+    """
+
+    degraded: Tensor
+    mask: Tensor
+    payload: Any = None
+    state: Tensor = field(init=False)
+    level: int = field(init=False, default=0)
+    predictions: dict[int, Tensor] = field(init=False, default_factory=dict)
+
+    def __post_init__(self):
+        self.state = self.degraded  # at t = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which tiles there are.
+
+    Attributes:
+        num_chunks: chunks in all, numbered in the order of time.
+        tiles: sorted number of the first chunk of each tile.
+        chunks_per_tile: tile length in chunks; every chunk is covered by at least one tile.
+    """
+
+    num_chunks: int
+    tiles: Sequence[int]
+    chunks_per_tile: int
+
+    def covering(self, chunk: int) -> range:
+        """Numbers of the tiles that hold a chunk."""
+        first = bisect_left(self.tiles, chunk - self.chunks_per_tile + 1)
+        return range(first, bisect_right(self.tiles, chunk))
+
+
+def chunks_in_flight(steps: int, chunks_per_tile: int) -> int:
+    """Chunks that must be held so that the first one can take its last step."""
+    return steps * (chunks_per_tile - 1) + 1
+
+
+class Wavefront:
+    """Samples the bridge over all tiles of a layout, chunk by chunk.
+
+    Args:
+        network: predicts from (B, 3, F, W) states, (B,) times and a (B, 1, F, W) mask.
+        process: the bridge.
+        times: (K,) float64, strictly descending from 1; the network is evaluated once at each.
+        eta: share of fresh noise, see ``bridge_step``.
+        layout: the tiles.
+        load: ``load(chunk) -> Chunk``; called once for each number, in order.
+        noise: ``noise(chunk, step) -> (3, F, n)`` standard normal noise on the chunk's device.
+        batch_size: most tiles in one call of the network.
+        on_evaluations: told how many tiles, counted for each channel, have just been evaluated.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        process: SchrodingerBridge,
+        *,
+        times: Tensor,
+        eta: float,
+        layout: Layout,
+        load: Callable[[int], Chunk],
+        noise: Callable[[int, int], Tensor],
+        batch_size: int,
+        on_evaluations: Callable[[int], None] | None = None,
+    ):
+        self.network = network
+        self.process = process
+        self.times = times
+        self.eta = eta
+        self.layout = layout
+        self.load = load
+        self.noise = noise
+        self.batch_size = batch_size
+        self.on_evaluations = on_evaluations
+        self._limit = chunks_in_flight(len(times), layout.chunks_per_tile) + batch_size
+        self._chunks: deque[Chunk] = deque()
+        self._first_chunk = 0  # number of self._chunks[0]
+        self._tile_levels: deque[int] = deque()
+        self._first_tile = 0  # number of the tile of self._tile_levels[0]
+
+    def run(self) -> Iterator[Chunk]:
+        """Yields the chunks in order; the ``state`` of each is then its clean estimate (C, 3, F, n)."""
+        while self._first_chunk < self.layout.num_chunks:
+            self._fill()
+            self._evaluate(self._ready())
+            yield from self._take_finished()
+
+    def _fill(self) -> None:
+        while len(self._chunks) < self._limit and self._first_chunk + len(self._chunks) < self.layout.num_chunks:
+            self._chunks.append(self.load(self._first_chunk + len(self._chunks)))
+        loaded = self._first_chunk + len(self._chunks)
+        while (tile := self._first_tile + len(self._tile_levels)) < len(self.layout.tiles):
+            if self.layout.tiles[tile] + self.layout.chunks_per_tile > loaded:
+                break
+            self._tile_levels.append(0)
+
+    def _tile_chunks(self, tile: int) -> list[Chunk]:
+        first = self.layout.tiles[tile] - self._first_chunk
+        return [self._chunks[first + offset] for offset in range(self.layout.chunks_per_tile)]
+
+    def _ready(self) -> list[int]:
+        """The tiles whose chunks all wait for their next step, the most advanced first; at most one batch."""
+        channels = self._chunks[0].degraded.shape[0]
+        most = max(1, self.batch_size // channels)
+        ready = []
+        for offset, level in enumerate(self._tile_levels):
+            tile = self._first_tile + offset
+            if level < len(self.times) and all(chunk.level == level for chunk in self._tile_chunks(tile)):
+                ready.append(tile)
+                if len(ready) == most:
+                    break
+        return ready
+
+    def _evaluate(self, tiles: list[int]) -> None:
+        device = self._chunks[0].degraded.device
+        states, masks, times = [], [], []
+        for tile in tiles:
+            chunks = self._tile_chunks(tile)
+            state = torch.cat([chunk.state for chunk in chunks], dim=-1)
+            states.append(state)
+            masks.append(torch.cat([chunk.mask for chunk in chunks], dim=-1).expand(len(state), -1, -1, -1))
+            times += [float(self.times[chunks[0].level])] * len(state)
+        state, mask = torch.cat(states), torch.cat(masks)
+        t = torch.tensor(times, dtype=torch.float32, device=device)
+        size = self.batch_size
+        with torch.no_grad():
+            parts = [
+                self.network(state[i : i + size], t[i : i + size], mask[i : i + size])
+                for i in range(0, len(state), size)
+            ]
+        prediction = torch.cat(parts).float()
+        for tile, part in zip(tiles, prediction.chunk(len(tiles)), strict=True):
+            self._tile_levels[tile - self._first_tile] += 1
+            self._deliver(tile, part)
+        if self.on_evaluations is not None:
+            self.on_evaluations(len(state))
+
+    def _deliver(self, tile: int, prediction: Tensor) -> None:
+        start = 0
+        for offset, chunk in enumerate(self._tile_chunks(tile)):
+            frames = chunk.state.shape[-1]
+            chunk.predictions[tile] = prediction[..., start : start + frames]
+            start += frames
+            number = self.layout.tiles[tile] + offset
+            if len(chunk.predictions) == len(self.layout.covering(number)):
+                self._advance(number, chunk)
+
+    def _advance(self, number: int, chunk: Chunk) -> None:
+        """One step of the sampler, from the average prediction of all tiles that cover the chunk."""
+        # Summed in the order of the tiles, not of their arrival: the batch size must not change a bit.
+        parts = [chunk.predictions[tile] for tile in sorted(chunk.predictions)]
+        prediction = sum(parts[1:], parts[0]) / len(parts)
+        t = self.times[chunk.level]
+        clean = self.process.clean_estimate(chunk.state, prediction, t)
+        clean = torch.where(chunk.mask > 0, clean, chunk.degraded)
+        step, chunk.level = chunk.level, chunk.level + 1
+        chunk.predictions = {}
+        if chunk.level == len(self.times):
+            chunk.state = clean
+            return
+        t_next = self.times[chunk.level]
+        noise = None
+        if float(step_noise_std(self.process, t, t_next, eta=self.eta)) > 0:
+            noise = self.noise(number, step)
+        chunk.state = bridge_step(
+            self.process, chunk.state, clean, chunk.degraded, t, t_next, eta=self.eta, noise=noise
+        )
+
+    def _take_finished(self) -> Iterator[Chunk]:
+        while self._chunks and self._chunks[0].level == len(self.times):
+            yield self._chunks.popleft()
+            self._first_chunk += 1
+        while self._tile_levels and self.layout.tiles[self._first_tile] < self._first_chunk:
+            # A tile whose first chunk has gone is finished: it can only have gone with the tile's last step.
+            self._tile_levels.popleft()
+            self._first_tile += 1
