@@ -268,8 +268,9 @@ class _Job:
         )
         frames = difference.frames(self._model_blocks(), on_progress)
         samples = overlap_add(frames, representation, channels=channels, num_samples=self.plan.num_samples)
-        for_band, for_gaps = itertools.tee(samples)
         band = added = None
+        # Both readers advance in near lockstep, so tee holds only a few blocks.
+        for_band, for_gaps = itertools.tee(samples) if self.request.gaps else (samples, iter(()))
         if self.request.cutoff_hz is not None:
             taps = high_pass_taps(self.request.cutoff_hz, self.report.transition_hz, model_rate)
             band = added_band(for_band, self._gate(model_rate, self.plan.num_samples), taps)
@@ -280,10 +281,10 @@ class _Job:
         if rate <= model_rate:
             return mixed(self._model_blocks(), band, added, gate, **size)
         restored = None if added is None else summed(self._model_blocks(), added, channels=channels)
-        band, restored = (
-            None if stream is None else resample_blocks(stream, model_rate, rate, **size)
-            for stream in (band, restored)
-        )
+        if band is not None:
+            band = resample_blocks(band, model_rate, rate, **size)
+        if restored is not None:
+            restored = resample_blocks(restored, model_rate, rate, **size)
         return replaced(self.source.blocks(), band, restored, gate, **size)
 
     def _gate(self, rate: int, num_samples: int) -> GapGate:
@@ -306,7 +307,8 @@ def _level_warnings(writer: AudioWriter) -> list[str]:
         return [f'the whole output was turned down by {-writer.rescale_db:.1f} dB so that nothing clips']
     if not writer.clipped_samples:
         return []
-    over = f'{writer.clipped_samples} samples of the output exceed full scale by up to {20 * math.log10(writer.peak):.1f} dB'
+    excess = 20 * math.log10(writer.peak)
+    over = f'{writer.clipped_samples} samples of the output exceed full scale by up to {excess:.1f} dB'
     if writer.clip == 'clamp':
         return [f'{over} and were limited']
     if writer.bits == 'float':
