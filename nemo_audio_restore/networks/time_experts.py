@@ -107,6 +107,9 @@ def check_splits(splits: Sequence[tuple[float, float]]) -> tuple[tuple[float, fl
     Args:
         splits: (from, to) for each expert.
 
+    Returns:
+        The same ranges, immutable.
+
     Raises:
         ValueError: they are not sorted, leave a gap, overlap, or do not go from 0 to 1.
     """

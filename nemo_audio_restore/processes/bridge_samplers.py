@@ -66,6 +66,9 @@ def clean_estimator(
         predict: ``predict(x_t, t, condition)``, trained on :meth:`SchrodingerBridge.target`.
         process: the bridge it was trained on.
         condition: what the network is told besides the state, (B, 1, F, N).
+
+    Returns:
+        ``denoise(x_t, t)``, for the samplers below.
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -208,7 +211,8 @@ def _checked(times: Tensor, start: Tensor, degraded: Tensor, mask: Tensor) -> Te
         raise ValueError(f'times must be strictly descending in (0, 1]; got {schedule.tolist()}')
     if start.ndim != 4 or start.shape != degraded.shape:
         raise ValueError(
-            f'start and degraded must have one shape (B, C, F, N); got {tuple(start.shape)} and {tuple(degraded.shape)}'
+            'start and degraded must have one shape (B, C, F, N); '
+            f'got {tuple(start.shape)} and {tuple(degraded.shape)}'
         )
     batch, _, bins, frames = degraded.shape
     if mask.shape != (batch, 1, bins, frames):

@@ -17,7 +17,8 @@ def tile_starts(num_frames: int, tile_frames: int, tile_hop_frames: int) -> list
         tile_hop_frames: distance between tiles, in 1..tile_frames.
 
     Returns:
-        Multiples of the hop; the last tile is moved back so that it ends with the spectrogram. ``[0]`` if one tile is enough.
+        Multiples of the hop; the last tile is moved back so that it ends with the spectrogram. ``[0]`` if one tile is
+        enough.
     """
     if not 1 <= tile_hop_frames <= tile_frames:
         raise ValueError(f'tile_hop_frames must lie in 1..tile_frames = {tile_frames}; got {tile_hop_frames}')
