@@ -1,4 +1,4 @@
-"""Trains a restoration bridge with plain torch: no NeMo, no Lightning, one GPU or several CPU processes.
+r"""Trains a restoration bridge with plain torch: no NeMo, no Lightning, one GPU or several CPU processes.
 
 It reads the same YAML as train.py (representation, process, network, corruption, loss and optimizer) and the same
 cut manifests, and writes a checkpoint that ``audio-restore convert plain`` packs into a .nemo file. Use it where only

@@ -73,7 +73,10 @@ class RandomCorruption(nn.Module):
         gap_range_s: tuple[float, float] = (0.1004, 1.606),
     ):
         super().__init__()
-        for name, share in {'bandwidth_probability': bandwidth_probability, 'both_probability': both_probability}.items():
+        for name, share in {
+            'bandwidth_probability': bandwidth_probability,
+            'both_probability': both_probability,
+        }.items():
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f'{name} must lie in [0, 1]; got {share}')
         for name, (low, high) in {'cutoff_range_hz': cutoff_range_hz, 'gap_range_s': gap_range_s}.items():

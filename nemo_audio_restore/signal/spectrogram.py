@@ -92,7 +92,13 @@ class MagnitudePhaseSpectrogram(nn.Module):
             raise ValueError(f'audio must be longer than {self.n_fft // 2} samples; got {audio.shape[1]}')
         window = self.window.to(audio.device)
         return torch.stft(
-            audio.float(), self.n_fft, self.hop_length, window=window, center=True, pad_mode='reflect', return_complex=True
+            audio.float(),
+            self.n_fft,
+            self.hop_length,
+            window=window,
+            center=True,
+            pad_mode='reflect',
+            return_complex=True,
         )
 
     def istft(self, spectrum: Tensor, *, length: int | None = None) -> Tensor:

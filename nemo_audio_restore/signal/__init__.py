@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: representations, corruptions, tiling. Imports torch and numpy only."""
