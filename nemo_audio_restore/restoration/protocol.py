@@ -63,6 +63,8 @@ class SamplerSettings:
         tile_frames: frames that the network sees at once; a multiple of its ``frames_multiple``.
         tile_hop_frames: frames between tiles; divides ``tile_frames``.
         batch_size: most tiles in one call of the network; changes memory and speed, not the result.
+        level_range_db: levels (RMS of the loud part, dB re full scale) that the model was trained on; a file outside
+            is scaled to the nearer end in front of the model, and back behind it.
     """
 
     steps: int = 10
@@ -71,6 +73,7 @@ class SamplerSettings:
     tile_frames: int = 256
     tile_hop_frames: int = 128
     batch_size: int = 4
+    level_range_db: tuple[float, float] = (-26.0, -14.0)
 
     def __post_init__(self):
         if self.steps < 1:
@@ -81,6 +84,8 @@ class SamplerSettings:
             raise RestorationError(f'eta must lie in [0, 1]; got {self.eta}')
         if self.batch_size < 1:
             raise RestorationError(f'batch_size must be at least 1; got {self.batch_size}')
+        if not self.level_range_db[0] <= self.level_range_db[1]:
+            raise RestorationError(f'level_range_db must be (low, high); got {self.level_range_db}')
         if self.tile_frames < 1 or not 1 <= self.tile_hop_frames <= self.tile_frames:
             raise RestorationError(
                 f'tile_hop_frames must lie in 1..tile_frames; got {self.tile_hop_frames} and {self.tile_frames}'

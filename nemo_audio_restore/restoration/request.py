@@ -8,9 +8,6 @@ from nemo_audio_restore.restoration.blend import TRANSITION_BINS
 from nemo_audio_restore.restoration.protocol import RestorationError, Restorer, SamplerSettings
 from nemo_audio_restore.restoration.scan import Scan
 
-LEVEL_RANGE_DB = (-32.0, -8.0)
-"""Levels that the model sees; files outside are scaled to the nearer end in front of it, and back behind it."""
-
 TRAINED_CUTOFFS_HZ = (2000.0, 16000.0)
 _END_TOLERANCE_S = 1e-3
 _RESAMPLER_RINGING = 32  # samples at the model's rate: a click in a gap must not count as known audio beside it
@@ -143,7 +140,7 @@ def level_gain_db(scan: Scan, request: Request, rate: int) -> float:
     level = scan.level_db(skip=request.spans(rate, scan.num_samples))
     if not math.isfinite(level):
         return 0.0
-    low, high = LEVEL_RANGE_DB
+    low, high = request.settings.level_range_db
     return min(max(level, low), high) - level
 
 
