@@ -6,6 +6,7 @@ A split is decided for a whole group (an artist, a package, a folder), never for
 
 import csv
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Track:
     num_channels: int
     bandwidth_hz: float
     peak: float
+    rms: float
     sha256: str
 
     @property
@@ -122,12 +124,14 @@ def check_track(candidate: Candidate, limits: Limits) -> Track | Rejected:
             return Rejected(
                 path, f'too short: {info.duration_s:.2f} s; at least {limits.min_duration_s:g} s are needed'
             )
-        power, peak, length = torch.zeros(()), 0.0, info.num_samples
+        power, peak, energy, seen, length = torch.zeros(()), 0.0, 0.0, 0, info.num_samples
         for excerpt, missing in read_excerpts(path):
             if not np.isfinite(excerpt).all():
                 return Rejected(path, 'holds NaN or infinite samples')
             power = power + long_term_spectrum(torch.from_numpy(excerpt))
             peak = max(peak, float(np.abs(excerpt).max()))
+            energy += float(np.square(excerpt, dtype=np.float64).sum())
+            seen += excerpt.size
             length -= missing
     except AudioFileError as error:
         return Rejected(path, f'unreadable: {error}')
@@ -146,6 +150,7 @@ def check_track(candidate: Candidate, limits: Limits) -> Track | Rejected:
         num_channels=info.channels,
         bandwidth_hz=round(bandwidth, 1),
         peak=round(peak, 4),
+        rms=round(math.sqrt(energy / seen), 5),
         sha256=file_sha256(path),
     )
 
@@ -226,7 +231,7 @@ def write_manifests(
 ) -> dict[str, Path]:
     """Writes ``<split>.jsonl.gz`` (Lhotse cuts, paths relative to the manifest), ``tracks.csv`` and ``rejected.csv``.
 
-    Each cut carries ``bandwidth_hz``, ``licence``, ``group`` and ``sha256`` in its custom fields.
+    Each cut carries ``bandwidth_hz``, ``rms``, ``licence``, ``group`` and ``sha256`` in its custom fields.
 
     Args:
         tracks: what :func:`check_tracks` accepted.
@@ -256,10 +261,10 @@ def write_manifests(
             CutSet.from_cuts(_cut(track, folder) for track in members).to_file(manifests[split])
     _write_csv(
         folder / 'tracks.csv',
-        'split path group licence duration_s sample_rate channels bandwidth_hz peak sha256'.split(),
+        'split path group licence duration_s sample_rate channels bandwidth_hz peak rms sha256'.split(),
         (
             (split, _relative(track.path, folder), track.group, track.licence, f'{track.duration_s:.2f}')
-            + (track.sample_rate, track.num_channels, track.bandwidth_hz, track.peak, track.sha256)
+            + (track.sample_rate, track.num_channels, track.bandwidth_hz, track.peak, track.rms, track.sha256)
             for split, members in by_split.items()
             for track in members
         ),
@@ -295,6 +300,7 @@ def _cut(track: Track, folder: Path) -> Cut:
     cut = recording.to_cut()
     cut.custom = {
         'bandwidth_hz': track.bandwidth_hz,
+        'rms': track.rms,
         'licence': track.licence,
         'group': track.group,
         'sha256': track.sha256,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nemo_audio_restore.signal.corruption import Corruption
+from nemo_audio_restore.signal.file_damage import with_file_damage
 
 # Below this time the regression target is a difference of almost equal float32 numbers (0.3 % error here, 10 % at
 # 1e-4); no sampler asks for times below 0.05.
@@ -94,7 +95,8 @@ def bridge_training_loss(
         representation: ``encode(audio (B, T)) -> (B, 3, F, N)``.
         corruption: ``corruption(representation, clean (B, 3, F, N), bandwidth_hz (B,), generator)`` damages the clean
             spectrogram and says which part is to be learned.
-        batch: ``audio`` (B, T) samples, ``audio_lens`` (B,) valid samples, ``bandwidth_hz`` (B,) true bandwidth.
+        batch: ``audio`` (B, T) samples, ``audio_lens`` (B,) valid samples, ``bandwidth_hz`` (B,) true bandwidth; with
+            file damage also ``damaged`` (B, T) samples and ``cutoff_hz`` (B,), see :func:`with_file_damage`.
         generator: source of all random numbers, on any device; drawn in the order corruption, times, noise.
         time_range: of the bridge times; part of [0, 1] to train one expert.
         channel_weights: (3,) loss factors with mean 1, or None.
@@ -109,6 +111,17 @@ def bridge_training_loss(
     with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
         clean = representation.encode(audio)
         damage = corruption(representation, clean, batch['bandwidth_hz'], generator)
+        if 'damaged' in batch:
+            fill = torch.randn(clean.shape, generator=generator, device=generator.device if generator else None)
+            clean, damage = with_file_damage(
+                representation,
+                clean,
+                representation.encode(batch['damaged']),
+                damage,
+                cutoff_hz=batch['cutoff_hz'],
+                bandwidth_hz=batch['bandwidth_hz'],
+                noise=fill.to(clean.device),
+            )
         t = draw_times(audio.shape[0], time_range=time_range, time_power=time_power, generator=generator)
         noise = torch.randn(clean.shape, generator=generator, device=generator.device if generator else None)
         t, noise = t.to(clean.device), noise.to(clean.device)

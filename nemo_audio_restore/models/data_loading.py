@@ -12,15 +12,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
+from nemo_audio_restore.data.audio_dataset import AudioDataset
 from nemo_audio_restore.data.crops import Crop
-from nemo_audio_restore.data.manifest_safety import check_manifest
-from nemo_audio_restore.models.blocks import ConfigError, check_keys
+from nemo_audio_restore.data.manifest_safety import check_data_config
+from nemo_audio_restore.models.blocks import ConfigError, build, check_keys
 
-# Keys of this collection inside a data block, beside Lhotse's; the model reads them.
-OWN_KEYS = ('degradation', 'allow_commands')
+# Keys of a data block beside Lhotse's: what the dataset does with the audio, and consent to commands in manifests.
+OWN_KEYS = ('dataset', 'allow_commands')
 
-_PATH_KEYS = ('cuts_path', 'shar_path', 'manifest_filepath', 'tarred_audio_filepaths')
-_SOURCE_KEYS = (*_PATH_KEYS, 'input_cfg')
+_SOURCE_KEYS = ('cuts_path', 'shar_path', 'manifest_filepath', 'input_cfg')
 
 
 def lhotse_loader(
@@ -51,7 +51,7 @@ def lhotse_loader(
 
     Raises:
         ConfigError: a key is unknown or two contradict each other, or there is no data source.
-        UnsafeFileError: a manifest would run a command.
+        UnsafeManifestError: a manifest would run a command.
     """
     # Imported here: restoring a file needs no data loader, and this import takes seconds.
     from nemo.collections.common.data.lhotse import get_lhotse_dataloader_from_config
@@ -67,8 +67,8 @@ def lhotse_loader(
             f'{where}.sample_rate is {given["sample_rate"]} but the model works at {sample_rate} Hz; '
             'leave the key out, any file is resampled'
         )
-    for path in source_paths(given):
-        check_manifest(path, allow_commands=bool(given.get('allow_commands')))
+    if not given.get('allow_commands'):
+        check_data_config(given, source=where)
     settings = {key: value for key, value in given.items() if key not in OWN_KEYS}
     settings['sample_rate'] = sample_rate
     crop = _take_crop(settings, where)
@@ -93,17 +93,25 @@ def lhotse_loader(
     return loader
 
 
-def source_paths(block: Any) -> Iterator[str]:
-    """Every path of a manifest, shar folder or nested ``input_cfg`` file in a data block."""
-    if isinstance(block, Mapping):
-        for key, value in block.items():
-            if key in _PATH_KEYS or key == 'input_cfg' and isinstance(value, str):
-                yield from _strings(value)
-            elif isinstance(value, Mapping | list | tuple):
-                yield from source_paths(value)
-    elif isinstance(block, list | tuple):
-        for item in block:
-            yield from source_paths(item)
+def audio_dataset(
+    config: DictConfig | Mapping[str, Any], *, where: str, sample_rate: int, global_rank: int = 0, step: int = 0
+) -> AudioDataset:
+    """Builds the dataset of a data block from the block's ``dataset`` key (arguments of :class:`AudioDataset`).
+
+    Args:
+        config: the data block.
+        where: its name, for errors.
+        sample_rate: of the model, in Hz.
+        global_rank: of this process; other ranks make other random choices.
+        step: optimizer steps done before; other steps make other random choices.
+
+    Raises:
+        ConfigError: an unknown key, or arguments that the dataset refuses.
+    """
+    given = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else dict(config)
+    seed = derived_seed(given.get('seed', 0), step, global_rank)
+    block = {'sample_rate': sample_rate, 'seed': seed, **(given.get('dataset') or {})}
+    return build(block, where=f'{where}.dataset', default=AudioDataset)
 
 
 def derived_seed(*parts: Any) -> int:
@@ -139,14 +147,3 @@ def _take_crop(settings: dict[str, Any], where: str) -> tuple[float, str] | None
 
 def _is_iterable(loader: DataLoader) -> bool:
     return isinstance(loader.dataset, torch.utils.data.IterableDataset)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _strings(item)
