@@ -27,6 +27,7 @@ def _without_telemetry_noise() -> Iterator[None]:
 
 with _without_telemetry_noise():
     from nemo.collections.common.callbacks import EMA
+    from nemo.collections.common.callbacks.ema import EMAOptimizer
     from nemo.core import ModelPT
     from nemo.core.classes import common as _common
     from nemo.core.classes.common import PretrainedModelInfo
@@ -47,6 +48,7 @@ __all__ = [
     'UnsafeFileError',
     'allow_targets',
     'averaged_weights',
+    'detach_averages',
     'is_global_rank_zero',
     'load_safely',
     'logging',
@@ -165,6 +167,17 @@ def averaged_weights(trainer: typing.Any) -> Iterator[None]:
         return
     with torch.no_grad(), ema.save_ema_model(trainer):
         yield
+
+
+def detach_averages(trainer: typing.Any) -> None:
+    """Takes the gradient flag off averages that were read from a checkpoint; without this NeMo cannot save them again.
+
+    Args:
+        trainer: a Lightning trainer whose optimizers hold their restored state.
+    """
+    for optimizer in trainer.optimizers:
+        if isinstance(optimizer, EMAOptimizer):
+            optimizer.ema_params = tuple(average.detach() for average in optimizer.ema_params)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What all our NeMo models share: safe restoring, saving for others, names, and configs without silent mistakes."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from nemo_audio_restore._nemo import (
     SaveRestoreConnector,
     UnsafeFileError,
     averaged_weights,
+    detach_averages,
     load_safely,
     target_class,
 )
@@ -233,6 +235,11 @@ class BaseModel(ModelPT):
         finally:
             connector.half_precision = before
 
+    def on_train_start(self) -> None:
+        """Makes averages that were restored from a checkpoint writable."""
+        super().on_train_start()
+        detach_averages(self._trainer)
+
     def to_config_file(self, path2yaml_file: str | Path) -> None:
         """Writes the config as YAML: resolved, with this package's version, without data sets.
 
@@ -286,6 +293,17 @@ class BaseModel(ModelPT):
             tags=self.tags,
             facts=self.facts(),
         )
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode for the time of a block."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
 
     def facts(self) -> Sequence[str]:
         """Lines of the model card about inputs, outputs and size."""
