@@ -15,8 +15,7 @@ class ModelEntry:
         model_class: name of the class that restores it.
         task: what it does, in the words of the command line.
         description: one sentence.
-        location: ``package://FILE.nemo`` (ships with this package), ``file://`` path, or ``hf://ORG/NAME`` on the
-            Hugging Face Hub.
+        location: ``package://FILE.nemo`` (ships with this package) or ``hf://ORG/NAME`` on the Hugging Face Hub.
         licence: SPDX identifier, or the name that the owner of the weights uses.
         sample_rate: in Hz.
         size_mb: of the download or file.
@@ -35,11 +34,9 @@ class ModelEntry:
 
     @property
     def path(self) -> Path | None:
-        """The local file, for the locations ``package://`` and ``file://``; it need not exist."""
+        """The file of a model that ships with this package (it may be missing from a slim installation), or None."""
         scheme, _, rest = self.location.partition('://')
-        if scheme == 'package':
-            return PRETRAINED_FOLDER / rest
-        return Path(rest) if scheme == 'file' else None
+        return PRETRAINED_FOLDER / rest if scheme == 'package' else None
 
 
 _MODELS = (
@@ -79,16 +76,3 @@ def list_models(model_class: str | None = None) -> list[ModelEntry]:
         model_class: only those that this class restores.
     """
     return [entry for entry in _MODELS if model_class in (None, entry.model_class)]
-
-
-def find_model(name: str) -> ModelEntry:
-    """The entry of a name.
-
-    Raises:
-        KeyError: no model has that name.
-    """
-    for entry in _MODELS:
-        if entry.name == name:
-            return entry
-    names = ', '.join(entry.name for entry in _MODELS)
-    raise KeyError(f'no model is called {name!r}; known names: {names}')
