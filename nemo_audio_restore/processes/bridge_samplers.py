@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nemo_audio_restore.processes.bridge import SchrodingerBridge
+from nemo_audio_restore.processes.bridge_step import bridge_step, step_noise_std
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 NoiseSource = Callable[[int, Tensor], Tensor]
@@ -148,11 +149,9 @@ def sample_bridge(
 ) -> Tensor:
     """Non-Markov sampler with the training marginals: good with few evaluations, no retraining.
 
-    With the marginal N(a x_1 + b x_0, c**2) of the bridge, the step from t to u keeps the noise direction
-    e_t = (x_t - a_t x_1 - b_t x_0) / c_t: x_u = a_u x_1 + b_u x_0 + sqrt(c_u**2 - rho**2) e_t + rho z, where
-    rho = eta * (standard deviation of the Markov posterior). ``eta=1`` is the Markov step, ``eta=0`` is
-    deterministic after the first draw, which is needed because c = 0 at t = 1. The known region needs no rule of its
-    own: its estimate is x_1, so it stays x_1 + c_u e_t with the noise that was drawn first.
+    Every move is a :func:`bridge_step`: ``eta=1`` is the Markov step, ``eta=0`` is deterministic after the first draw,
+    which is needed because the bridge has no spread at t = 1. The known region needs no rule of its own: its estimate
+    is x_1, so it stays x_1 plus the noise that was drawn first, scaled to the time.
 
     Args:
         denoise: ``denoise(x_t (B, C, F, N), t (B,)) -> clean estimate``.
@@ -169,7 +168,7 @@ def sample_bridge(
     Returns:
         The last clean estimate, equal to ``degraded`` where the mask is 0.
 
-    Source: DBIM (arXiv 2405.15885), section 4, and I3SB (arXiv 2403.06069), section 3, in closed form for this bridge.
+    Source: DBIM (arXiv 2405.15885), algorithm 1; I3SB (arXiv 2403.06069).
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f'eta must lie in [0, 1] (0 deterministic, 1 the Markov step); got {eta}')
@@ -182,17 +181,9 @@ def sample_bridge(
         if index + 1 == len(schedule):
             break
         t_next = schedule[index + 1]
-        here, there = process.marginal(t, estimate, degraded), process.marginal(t_next, estimate, degraded)
-        if here.std == 0:
-            x = there.sample(noise(index, x))
-            continue
-        direction = (x - here.mean) / here.std
-        if eta == 0:
-            x = there.sample(direction)
-        else:
-            fresh = eta * process.posterior(x, estimate, t, t_next).std
-            kept = (there.std.square() - fresh.square()).clamp_min(0).sqrt()
-            x = there.mean + kept * direction + fresh * noise(index, x)
+        needs_noise = step_noise_std(process, t, t_next, eta=eta) > 0
+        fresh = noise(index, x) if needs_noise else None
+        x = bridge_step(process, x, estimate, degraded, t, t_next, eta=eta, noise=fresh)
     return estimate
 
 
