@@ -1,9 +1,9 @@
 r"""Trains a restoration bridge with plain torch: no NeMo, no Lightning, one GPU or several CPU processes.
 
 It reads the same YAML as train.py (representation, process, network, corruption, loss and optimizer) and the same
-cut manifests, and writes a checkpoint that ``audio-restore convert plain`` packs into a .nemo file. Use it where only
-torch is at hand, or on a CPU that other programs use as well: the processes draw micro-batches from one counter, so
-that a slow core does less instead of holding up the others.
+cut manifests, and writes a checkpoint that export_plain.py packs into a .nemo file. Use it where only torch is at
+hand, or on a CPU that other programs use as well: the processes draw micro-batches from one counter, so that a slow
+core does less instead of holding up the others.
 
     python examples/train_plain.py --config conf/a2sb_44k_small.yaml --cuts corpus/train.jsonl.gz \\
         --out runs/a2sb_44k_small --minutes 110 --processes 2
@@ -29,6 +29,9 @@ import yaml
 from torch import nn
 
 from nemo_audio_restore.models.bridge_training import bridge_training_loss
+from nemo_audio_restore.processes.bridge import SchrodingerBridge
+from nemo_audio_restore.signal.corruption import RandomCorruption
+from nemo_audio_restore.signal.spectrogram import MagnitudePhaseSpectrogram
 
 
 class TrackStore:
@@ -91,11 +94,13 @@ class TrackStore:
         }
 
 
-def build(block: dict, **extra: object) -> nn.Module:
-    """Constructs the class that a YAML block names in ``_target_`` with the block's other keys as arguments."""
+def build(block: dict, default: type | None = None) -> nn.Module:
+    """Constructs ``default``, or the class that a YAML block names in ``_target_``, from the block's other keys."""
     arguments = {key: value for key, value in block.items() if key != '_target_'}
-    module, name = block['_target_'].rsplit('.', 1)
-    return getattr(importlib.import_module(module), name)(**arguments, **extra)
+    if '_target_' in block:
+        module, name = block['_target_'].rsplit('.', 1)
+        default = getattr(importlib.import_module(module), name)
+    return default(**arguments)
 
 
 def learning_rate_factor(progress: float) -> float:
@@ -131,8 +136,9 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
     device = torch.device(arguments.device)
     config = yaml.safe_load(Path(arguments.config).read_text())['model']
     recipe = config['plain_training']
-    representation = build(config['representation']).to(device)
-    process, corruption = build(config['process']), build(config['corruption'])
+    representation = build(config['representation'], MagnitudePhaseSpectrogram).to(device)
+    process = build(config['process'], SchrodingerBridge)
+    corruption = build(config['corruption'], RandomCorruption)
     network = build(config['network']).to(device, memory_format=torch.channels_last).train()
     averaged = copy.deepcopy(network).requires_grad_(False)
     weights = config['loss'].get('channel_weights')
