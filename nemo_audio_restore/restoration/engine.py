@@ -2,11 +2,11 @@
 
 With X the STFT of the input and G the model's estimate, D = iSTFT(mask * (G - X)). The output is
 
-    input + g D + H((1 - g) D)
+    (1 - g) input + g (input + D) + H((1 - g) D)
 
 with g the gate of the gaps (1 inside, short slopes outside) and H the crossover's high-pass. Below the cutoff and
-outside gaps nothing but the input is left. An input above the model's rate keeps its rate: D is resampled, not the
-input; only inside gaps the whole restored signal takes its place.
+outside gaps nothing but the input is left. An input above the model's rate keeps its rate: what the model adds is
+resampled, not the input. The model sees zeros in the gaps, and no frame that overlaps one counts as known.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from nemo_audio_restore.files.resample import resample_blocks, resampled_length
 from nemo_audio_restore.files.writer import AudioWriter, check_overwrite, check_target
 from nemo_audio_restore.restoration.blend import GapGate, high_pass_taps, overlap_add
 from nemo_audio_restore.restoration.difference import Difference
-from nemo_audio_restore.restoration.mix import added_band, mixed, replaced, summed
+from nemo_audio_restore.restoration.mix import added_band, blanked, mixed, summed
 from nemo_audio_restore.restoration.plan import Plan, grid_tiles, make_plan
 from nemo_audio_restore.restoration.protocol import (
     OnProgress,
@@ -41,6 +41,8 @@ from nemo_audio_restore.restoration.scan import Scan, scan
 
 CROSSFADE_S = 0.005
 """Length of the slope outside each end of a gap."""
+
+_NO_LIMIT = 1 << 62
 
 
 class AudioSource(Protocol):
@@ -206,7 +208,8 @@ class _Job:
         """First pass over the audio, then all decisions."""
         representation, settings = restorer.representation, request.settings
         rate, model_rate = source.sample_rate, representation.sample_rate
-        seen = scan(source.blocks(), cell_samples=max(1, representation.hop_length * rate // model_rate))
+        blocks = blanked(source.blocks(), request.spans(rate, _NO_LIMIT))
+        seen = scan(blocks, cell_samples=max(1, representation.hop_length * rate // model_rate))
         request, warnings = fitted(request, restorer, rate=rate, scan=seen)
         num_samples = -(-seen.num_samples * model_rate // rate) if rate > model_rate else (
             resampled_length(seen.num_samples, rate, model_rate)
@@ -240,7 +243,7 @@ class _Job:
             steps=settings.steps,
             tiles=plan.num_tiles * source.channels,
             tiles_total=grid_tiles(num_frames, settings.tile_frames, settings.tile_hop_frames) * source.channels,
-            level_gain_db=level_gain_db(seen, request, rate),
+            level_gain_db=level_gain_db(seen, request.settings),
             warnings=warnings,
         )
         return cls(restorer, source, request, seen, plan, report)
@@ -257,7 +260,7 @@ class _Job:
     def run(self, on_progress: OnProgress | None) -> Iterator[np.ndarray]:
         """The restored audio in (C, n) float32 blocks."""
         representation, channels = self.restorer.representation, self.source.channels
-        rate, model_rate = self.source.sample_rate, representation.sample_rate
+        model_rate = representation.sample_rate
         difference = Difference(
             self.restorer,
             self.plan,
@@ -268,33 +271,36 @@ class _Job:
         )
         frames = difference.frames(self._model_blocks(), on_progress)
         samples = overlap_add(frames, representation, channels=channels, num_samples=self.plan.num_samples)
-        band = added = None
+        band = None
         # Both readers advance in near lockstep, so tee holds only a few blocks.
         for_band, for_gaps = itertools.tee(samples) if self.request.gaps else (samples, iter(()))
         if self.request.cutoff_hz is not None:
             taps = high_pass_taps(self.request.cutoff_hz, self.report.transition_hz, model_rate)
             band = added_band(for_band, self._gate(model_rate, self.plan.num_samples), taps)
+        restored = None
         if self.request.gaps:
-            added = (block.numpy() for block in for_gaps)
-        gate = self._gate(self.report.output_rate, self.output_samples)
+            restored = summed(self._model_blocks(), (block.numpy() for block in for_gaps), channels=channels)
+        rate = self.report.output_rate
         size = {'channels': channels, 'num_samples': self.output_samples}
-        if rate <= model_rate:
-            return mixed(self._model_blocks(), band, added, gate, **size)
-        restored = None if added is None else summed(self._model_blocks(), added, channels=channels)
-        if band is not None:
-            band = resample_blocks(band, model_rate, rate, **size)
-        if restored is not None:
-            restored = resample_blocks(restored, model_rate, rate, **size)
-        return replaced(self.source.blocks(), band, restored, gate, **size)
+        dry, band, restored = (
+            None if stream is None else resample_blocks(stream, stream_rate, rate, **size)
+            for stream, stream_rate in (
+                (self.source.blocks(), self.source.sample_rate),
+                (band, model_rate),
+                (restored, model_rate),
+            )
+        )
+        return mixed(dry, band, restored, self._gate(rate, self.output_samples), **size)
 
     def _gate(self, rate: int, num_samples: int) -> GapGate:
         return GapGate(self.request.spans(rate, num_samples), fade_samples=math.ceil(CROSSFADE_S * rate))
 
     def _model_blocks(self) -> Iterator[np.ndarray]:
-        """The input at the model's rate."""
+        """The input without the gaps, at the model's rate."""
+        rate = self.source.sample_rate
         return resample_blocks(
-            self.source.blocks(),
-            self.source.sample_rate,
+            blanked(self.source.blocks(), self.request.spans(rate, self.scan.num_samples)),
+            rate,
             self.restorer.representation.sample_rate,
             channels=self.source.channels,
             num_samples=self.plan.num_samples,

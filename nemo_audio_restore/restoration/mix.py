@@ -1,6 +1,6 @@
 """Adds what was generated to the input."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -31,48 +31,18 @@ def added_band(difference: Iterator[Tensor], gate: GapGate, taps: Tensor) -> Ite
 def mixed(
     dry: Iterator[np.ndarray],
     band: Iterator[np.ndarray] | None,
-    difference: Iterator[np.ndarray] | None,
-    gate: GapGate,
-    *,
-    channels: int,
-    num_samples: int,
-) -> Iterator[np.ndarray]:
-    """Sum of dry + band + g D, for audio at the model's rate.
-
-    Args:
-        dry: the input.
-        band: the bandwidth extension, or None.
-        difference: D, or None without gaps.
-        gate: g.
-        channels: C.
-        num_samples: T.
-
-    Yields:
-        (C, n) float32 blocks with T samples together.
-    """
-    for first, count, audio, streams in _blocks(dry, [band, difference], channels, num_samples):
-        if streams[0] is not None:
-            audio = audio + streams[0]
-        if streams[1] is not None and (inside := gate(first, count)) is not None:
-            audio = audio + inside * streams[1]
-        yield audio
-
-
-def replaced(
-    dry: Iterator[np.ndarray],
-    band: Iterator[np.ndarray] | None,
     restored: Iterator[np.ndarray] | None,
     gate: GapGate,
     *,
     channels: int,
     num_samples: int,
 ) -> Iterator[np.ndarray]:
-    """Sum of (1 - g) dry + g restored + band, for audio above the model's rate.
+    """Sum of (1 - g) dry + g restored + band, at the rate of the output.
 
     Args:
         dry: the input.
-        band: the bandwidth extension, resampled to the input's rate, or None.
-        restored: input plus D, resampled to the input's rate, or None without gaps.
+        band: the bandwidth extension, or None.
+        restored: input plus D, or None without gaps.
         gate: g.
         channels: C.
         num_samples: T.
@@ -113,3 +83,16 @@ def _blocks(
     for first in range(0, num_samples, BLOCK_SAMPLES):
         count = min(BLOCK_SAMPLES, num_samples - first)
         yield first, count, source.take(count), [None if buffer is None else buffer.take(count) for buffer in buffers]
+
+
+def blanked(blocks: Iterator[np.ndarray], spans: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+    """The stream with zeros in the gaps: whatever damage is there, not even its ringing reaches the model."""
+    first = 0
+    for block in blocks:
+        inside = [(a - first, b - first) for a, b in spans if a < first + block.shape[1] and b > first]
+        first += block.shape[1]
+        if inside:
+            block = block.copy()
+            for start, stop in inside:
+                block[:, max(start, 0) : stop] = 0.0
+        yield block

@@ -10,7 +10,7 @@ from nemo_audio_restore.restoration.scan import Scan
 
 TRAINED_CUTOFFS_HZ = (2000.0, 16000.0)
 _END_TOLERANCE_S = 1e-3
-_RESAMPLER_RINGING = 32  # samples at the model's rate: a click in a gap must not count as known audio beside it
+_RESAMPLER_RINGING = 32  # samples at the model's rate that the edge of a gap smears over
 _USABLE_BAND = 0.95  # of the file's Nyquist frequency survives a resampler
 
 
@@ -135,12 +135,12 @@ def fitted(request: Request, restorer: Restorer, *, rate: int, scan: Scan) -> tu
     return replace(request, cutoff_hz=cutoff), warnings
 
 
-def level_gain_db(scan: Scan, request: Request, rate: int) -> float:
+def level_gain_db(scan: Scan, settings: SamplerSettings) -> float:
     """Gain that brings a very quiet or loud file to levels that the model has seen in training."""
-    level = scan.level_db(skip=request.spans(rate, scan.num_samples))
+    level = scan.level_db
     if not math.isfinite(level):
         return 0.0
-    low, high = request.settings.level_range_db
+    low, high = settings.level_range_db
     return min(max(level, low), high) - level
 
 

@@ -32,21 +32,12 @@ class Scan:
         """Whether there is nothing but digital silence."""
         return not (self.peaks > SILENCE).any()
 
-    def level_db(self, skip: Iterable[tuple[int, int]] = ()) -> float:
-        """Level of the loud part in dB re full scale: mean square of the cells within 40 dB of the loudest.
-
-        Args:
-            skip: sample ranges [start, stop) that do not count.
-
-        Returns:
-            -inf for silence.
-        """
-        powers = self.powers.copy()
-        for start, stop in skip:
-            powers[start // self.cell_samples : -(-stop // self.cell_samples)] = 0.0
-        if not powers.any():
+    @property
+    def level_db(self) -> float:
+        """Level of the loud part in dB re full scale: mean square of the cells within 40 dB of the loudest."""
+        if not self.powers.any():
             return -np.inf
-        return 10 * float(np.log10(powers[powers >= powers.max() * _LOUD_RANGE].mean()))
+        return 10 * float(np.log10(self.powers[self.powers >= self.powers.max() * _LOUD_RANGE].mean()))
 
     def silent_frames(
         self, sample_rate: int, *, num_frames: int, n_fft: int, hop_length: int, rate: int

@@ -1,0 +1,26 @@
+"""The command ``audio-restore``. Commands import torch and NeMo when they run, so that help is immediate."""
+
+import typer
+
+from nemo_audio_restore.apps import commands_convert, commands_models, commands_restore
+
+app = typer.Typer(
+    name='audio-restore',
+    help='Restores recordings: generates missing treble and gaps, keeps what was recorded.',
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command('restore')(commands_restore.restore)
+app.add_typer(commands_convert.app, name='convert')
+app.add_typer(commands_models.app, name='models')
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,228 @@
+"""``audio-restore restore``."""
+
+import traceback
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nemo_audio_restore.apps import console, inputs, loading
+
+if TYPE_CHECKING:
+    from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+    from nemo_audio_restore.restoration import SamplerSettings
+
+DEFAULT_MODEL = 'a2sb_44k_small'
+BITS = ('16', '24', 'float')
+CLIP_POLICIES = ('none', 'clamp', 'rescale')
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Options that hold for every file."""
+
+    cutoff_hz: float | None
+    gaps: list[tuple[float, float]]
+    steps: int | None
+    batch_size: int | None
+    seed: int
+    bits: str | None
+    clip: str
+    overwrite: bool
+    quiet: bool
+    verbose: bool
+
+
+@dataclass
+class _Outcome:
+    """What happened to one file: status is restored, skipped, planned or failed."""
+
+    source: str
+    target: str
+    status: str
+    error: str | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the report's own values come last."""
+        head = {'source': self.source, 'target': self.target, 'status': self.status}
+        return {**self.report, **head, **({'error': self.error} if self.error else {})}
+
+
+def restore(
+    sources: Annotated[list[str], typer.Argument(metavar='IN...', help='Audio files, folders, or patterns.')],
+    output: Annotated[Path, typer.Option('-o', '--output', help='File for one input file, else a folder.')],
+    cutoff: Annotated[
+        float | None, typer.Option(metavar='HZ', help='Generate everything above this frequency.')
+    ] = None,
+    gap: Annotated[
+        list[str] | None, typer.Option(metavar='START:END', help='Generate this stretch, in seconds; repeat for more.')
+    ] = None,
+    model: Annotated[
+        str, typer.Option('-m', '--model', help='Name, .nemo file, folder, or ORG/NAME on the Hub.')
+    ] = DEFAULT_MODEL,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Network evaluations for each tile; default: the model's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help='Same seed, same result.')] = 0,
+    device: Annotated[str, typer.Option('-d', '--device', help='auto, cpu, cuda, cuda:N or mps.')] = 'auto',
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Tiles at once: more memory, faster on a GPU; default: the model's.")
+    ] = None,
+    file_format: Annotated[str | None, typer.Option('--format', help='wav or flac.')] = None,
+    bits: Annotated[str | None, typer.Option(help='16, 24 or float; default: float for wav, 24 for flac.')] = None,
+    clip: Annotated[str, typer.Option(help='Above full scale: none (warn), clamp or rescale.')] = 'none',
+    name: Annotated[
+        str, typer.Option(help='File name inside folders; fields: {stem} {suffix} {ext} {seed}.')
+    ] = '{stem}.restored.{ext}',
+    overwrite: Annotated[
+        bool, typer.Option('--overwrite', help='Replace existing results instead of skipping.')
+    ] = False,
+    dry_run: Annotated[bool, typer.Option('--dry-run', help='Only say what would be done.')] = False,
+    as_json: Annotated[bool, typer.Option('--json', help='Report as JSON on stdout.')] = False,
+    quiet: Annotated[bool, typer.Option('-q', '--quiet', help='Errors only.')] = False,
+    verbose: Annotated[bool, typer.Option('-v', '--verbose', help='Say more; full details of errors.')] = False,
+) -> None:
+    """Generates what is missing above a cutoff and inside gaps; everything else stays as recorded."""
+    try:
+        options = _Options(
+            cutoff, [inputs.parse_gap(text) for text in gap or []], steps, batch_size, seed, bits, clip, overwrite,
+            quiet, verbose,
+        )  # fmt: skip
+        jobs = _jobs(sources, output, options, file_format=file_format, name=name)
+        outcomes = _run(jobs, options, model=model, device=device, dry_run=dry_run)
+    except inputs.UsageError as error:
+        console.say(f'error: {error}')
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        console.say('interrupted: unfinished files were removed')
+        raise typer.Exit(130) from None
+    failed = [outcome for outcome in outcomes if outcome.status == 'failed']
+    if as_json:
+        console.result_json({'files': [outcome.as_dict() for outcome in outcomes], 'failed': len(failed)})
+    else:
+        for outcome in outcomes:
+            if outcome.status in ('restored', 'planned'):
+                console.result(outcome.target)
+    if failed and len(outcomes) > 1:
+        console.say(f'{len(failed)} of {len(outcomes)} files failed:')
+        for outcome in failed:
+            console.say(f'  {outcome.error}')
+    raise typer.Exit(1 if failed else 0)
+
+
+def _jobs(
+    sources: list[str], output: Path, options: _Options, *, file_format: str | None, name: str
+) -> list[inputs.Job]:
+    """Everything that can be checked about the command line without opening a file."""
+    from nemo_audio_restore.files.audio import READABLE_SUFFIXES
+
+    if options.cutoff_hz is None and not options.gaps:
+        raise inputs.UsageError(
+            'say what is missing: --cutoff HZ (the frequency above which the recording has nothing), '
+            '--gap START:END in seconds, or both'
+        )
+    for value, allowed, option in (
+        (options.bits, BITS, '--bits'),
+        (options.clip, CLIP_POLICIES, '--clip'),
+        (file_format, inputs.FORMATS, '--format'),
+    ):
+        if value is not None and value not in allowed:
+            raise inputs.UsageError(f'{option} {value} is unknown; choose from {", ".join(allowed)}')
+    found = inputs.find_inputs(sources, READABLE_SUFFIXES, exclude=output)
+    single = len(sources) == 1 and len(found) == 1 and not Path(sources[0]).is_dir()
+    jobs = inputs.plan_jobs(found, output, single=single, file_format=file_format, name=name, seed=options.seed)
+    flac = any(job.target.suffix.lower() == '.flac' for job in jobs)
+    if flac and options.bits == 'float':
+        raise inputs.UsageError('--bits float is not possible in FLAC; choose 16 or 24, or write wav')
+    return jobs
+
+
+def _run(jobs: list[inputs.Job], options: _Options, *, model: str, device: str, dry_run: bool) -> list[_Outcome]:
+    from nemo_audio_restore.files.audio import AudioFileError, probe
+
+    outcomes = []
+    loaded: AudioRestoreModel | None = None
+    for job in jobs:
+        outcome = _Outcome(str(job.source), str(job.target), 'planned')
+        outcomes.append(outcome)
+        try:
+            info = probe(job.source)  # before the model is loaded: a wrong name should not take seconds
+            outcome.report = {
+                'channels': info.channels, 'duration_s': info.duration_s, 'input_rate': info.sample_rate
+            }  # fmt: skip
+        except AudioFileError as error:
+            _fail(outcome, str(error))
+            continue
+        if job.target.exists() and not options.overwrite and not _is_same(job):
+            outcome.status = 'skipped'
+            if not options.quiet:
+                console.say(f'{job.target} exists, skipped (--overwrite replaces it)')
+            continue
+        if dry_run:
+            if not options.quiet:
+                console.say(f'{job.source} ({info.duration_s:.1f} s, {info.channels} ch) -> {job.target}')
+            continue
+        loaded = loaded or loading.load_model(model, device)
+        _restore_one(loaded, job, options, outcome)
+    return outcomes
+
+
+def _is_same(job: inputs.Job) -> bool:
+    """Whether output and input are one file: an error, not a reason to skip."""
+    return job.target.exists() and job.target.samefile(job.source)
+
+
+def _restore_one(model: 'AudioRestoreModel', job: inputs.Job, options: _Options, outcome: _Outcome) -> None:
+    from nemo_audio_restore.files.audio import AudioFileError
+    from nemo_audio_restore.restoration import RestorationError
+
+    try:
+        with console.progress(job.source, quiet=options.quiet) as on_progress:
+            report = model.restore(
+                job.source,
+                job.target,
+                cutoff_hz=options.cutoff_hz,
+                gaps=options.gaps,
+                settings=_settings(model, options),
+                seed=options.seed,
+                bits=options.bits,
+                clip=options.clip,
+                overwrite=options.overwrite,
+                on_progress=on_progress,
+            )
+    except (AudioFileError, RestorationError) as error:
+        _fail(outcome, str(error))
+    except Exception as error:
+        # One bad file must not end a batch of a thousand; the details are one option away.
+        if options.verbose:
+            console.say(traceback.format_exc())
+        _fail(outcome, f'{job.source}: {type(error).__name__}: {error} (-v shows the details)')
+    else:
+        outcome.status, outcome.report = 'restored', report.as_dict()
+        if not options.quiet:
+            for warning in report.warnings:
+                console.say(f'warning: {job.source}: {warning}')
+            console.say(_summary(report.as_dict()))
+
+
+def _settings(model: 'AudioRestoreModel', options: _Options) -> 'SamplerSettings':
+    """The model's own settings, but for what the user asked."""
+    asked = {'steps': options.steps, 'batch_size': options.batch_size}
+    return replace(model.sampler, **{key: value for key, value in asked.items() if value is not None})
+
+
+def _fail(outcome: _Outcome, message: str) -> None:
+    outcome.status, outcome.error = 'failed', message
+    console.say(f'error: {message}')
+
+
+def _summary(report: dict[str, Any]) -> str:
+    """One line about a restored file."""
+    duration, seconds = report['duration_s'], report['seconds']
+    tiles = f'{report["tiles"]} of {report["tiles_total"]} tiles'
+    return (
+        f'{report["source"]} -> {report["target"]}: {duration:.1f} s of audio in {seconds:.1f} s '
+        f'({duration / max(seconds, 1e-9):.2f} x real time), {tiles}, seed {report["seed"]}'
+    )

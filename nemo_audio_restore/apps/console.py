@@ -1,0 +1,59 @@
+"""What the user sees: progress and messages on stderr, results on stdout."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def result(text: str) -> None:
+    """One line on stdout."""
+    print(text, flush=True)
+
+
+def result_json(value: object) -> None:
+    """A JSON document on stdout."""
+    result(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+@contextmanager
+def progress(source: Path, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left while a file is being restored; nothing where nobody watches.
+
+    Args:
+        source: file to name.
+        quiet: show nothing.
+
+    Yields:
+        ``update(done, total)``.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn('left'),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(source.name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
