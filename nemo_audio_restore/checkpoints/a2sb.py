@@ -135,7 +135,7 @@ def read_a2sb_weights(path: str | Path) -> A2SBWeights:
         raise
     except Exception as error:  # torch has another type for every kind of damage
         # A file that is not even a pickle is told apart from one that asks for foreign code.
-        if 'Unsupported' in str(error):
+        if 'Unsupported' in str(error) and 'Unsupported operand' not in str(error):
             raise CheckpointError(
                 f'{path} is refused: it holds more than tensors and plain containers, so loading it could run foreign '
                 'code; save its state_dict alone'

@@ -50,7 +50,6 @@ def test_gradients_reach_only_the_experts_in_use():
 
 
 def test_only_the_expert_in_use_stays_on_the_other_device():
-    # The meta device stands for an accelerator: tensors cannot come back from it, so this looks at the way there.
     network = TimeExperts(experts(0, 10), one_resident=True)
     moved = []
     for index, expert in enumerate(network.experts):
