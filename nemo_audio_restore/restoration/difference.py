@@ -64,7 +64,7 @@ class Difference:
         position = 0
         for chunk in self._wavefront(blocks, on_progress).run() if self._layout.num_chunks else ():
             source: _Input = chunk.payload
-            yield from _zeros(source.first - position)
+            yield from _zeros(min(source.first, self._plan.num_frames) - position)
             count = min(source.spectrum.shape[-1], self._plan.num_frames - source.first)
             position = max(source.first + count, position)
             if count > 0:

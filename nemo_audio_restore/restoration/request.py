@@ -120,8 +120,6 @@ def fitted(request: Request, restorer: Restorer, *, rate: int, scan: Scan) -> tu
             f'the audio is too short: {scan.num_samples} samples ({1000 * duration:.1f} ms); '
             f'at least {1000 * shortest:.0f} ms are needed'
         )
-    if scan.is_silent:
-        raise RestorationError('the audio is digital silence: there is nothing to restore it from')
     warnings: list[str] = []
     for start, end in request.gaps:
         if end > duration + _END_TOLERANCE_S:
@@ -129,6 +127,8 @@ def fitted(request: Request, restorer: Restorer, *, rate: int, scan: Scan) -> tu
                 f'the gap {start:g}:{end:g} s lies outside the audio, which ends at {duration:.3f} s'
             )
     _check_known_left(request, restorer, duration, warnings)
+    if scan.is_silent:
+        raise RestorationError('the audio is digital silence: there is nothing to restore it from')
     cutoff = request.cutoff_hz
     if cutoff is not None:
         cutoff = _fitted_cutoff(cutoff, restorer, nyquist, warnings)
