@@ -213,7 +213,8 @@ def choose_splits(tracks: list[Track], *, validation_share: float = 0.05, test_s
     splits = {}
     for split, share in (('test', test_share), ('validation', validation_share)):
         taken = 0.0
-        while share > 0 and taken < share * total and len(groups) > 1:
+        left_for_others = 2 if split == 'test' and validation_share > 0 else 1
+        while taken < share * total and len(groups) > left_for_others:
             group = groups.pop(0)
             splits[group] = split
             taken += durations[group]
