@@ -245,7 +245,7 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
             return restore_array(self, audio, sample_rate, **options)
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        """Loss of one batch; the random numbers depend on seed, step and process alone, so a resumed run has new ones."""
+        """Loss of one batch; its random numbers depend on seed, step and process, so a resumed run has new ones."""
         result = self._loss(
             batch, derived_seed(self.loss_settings.seed, self.global_step, batch_index, self.global_rank)
         )

@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from nemo_audio_restore._nemo import target_class
 
 TARGET = '_target_'
@@ -49,7 +51,7 @@ def build(block: Mapping[str, Any] | None, *, where: str, default: type | None =
         ConfigError: no class, an unknown or a missing key, or arguments that the constructor refuses.
         UnsafeFileError: the class is not one that a config may build.
     """
-    arguments = dict(block or {})
+    arguments = OmegaConf.to_container(block, resolve=True) if OmegaConf.is_config(block) else dict(block or {})
     target = arguments.pop(TARGET, None)
     if target is None and default is None:
         raise ConfigError(f'{where} needs {TARGET}: the dotted path of the class to build')

@@ -109,14 +109,14 @@ def bridge_training_loss(
     """
     audio = batch['audio']
     with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
-        clean = representation.encode(audio)
+        clean = _usable_frames(network, representation.encode(audio))
         damage = corruption(representation, clean, batch['bandwidth_hz'], generator)
         if 'damaged' in batch:
             fill = torch.randn(clean.shape, generator=generator, device=generator.device if generator else None)
             clean, damage = with_file_damage(
                 representation,
                 clean,
-                representation.encode(batch['damaged']),
+                _usable_frames(network, representation.encode(batch['damaged'])),
                 damage,
                 cutoff_hz=batch['cutoff_hz'],
                 bandwidth_hz=batch['bandwidth_hz'],
@@ -133,6 +133,15 @@ def bridge_training_loss(
         loss = process.loss(prediction, target, loss_mask, channel_weights=channel_weights)
         parts = _parts(process, prediction.detach(), target, loss_mask)
     return BridgeLoss(loss, parts)
+
+
+def _usable_frames(network: nn.Module, spectrogram: Tensor) -> Tensor:
+    """The first frames of (B, C, F, N), as many as the network accepts."""
+    multiple = getattr(network, 'frames_multiple', 1)
+    frames = spectrogram.shape[-1] // multiple * multiple
+    if frames == 0:
+        raise ValueError(f'the network needs {multiple} frames or more; the batch has {spectrogram.shape[-1]}')
+    return spectrogram[..., :frames]
 
 
 def _parts(process: nn.Module, prediction: Tensor, target: Tensor, loss_mask: Tensor) -> dict[str, Tensor]:

@@ -122,6 +122,16 @@ def test_higher_time_power_draws_more_early_times_and_never_time_zero():
     assert draw(8.0).min() > 0.0
 
 
+def test_frames_beyond_the_networks_multiple_are_left_out(parts):
+    network = _Recorder()
+    network.frames_multiple = 8
+    _loss(parts, network)
+    assert network.seen[0].shape[-1] == 64
+    network.frames_multiple = 128
+    with pytest.raises(ValueError, match='needs 128 frames or more; the batch has 65'):
+        _loss(parts, network)
+
+
 @pytest.mark.parametrize('time_range', [(0.5, 0.5), (-0.1, 1.0), (0.0, 1.1)])
 def test_impossible_time_range_is_refused(time_range, parts):
     with pytest.raises(ValueError, match='time_range'):
