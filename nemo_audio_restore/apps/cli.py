@@ -2,7 +2,7 @@
 
 import typer
 
-from nemo_audio_restore.apps import commands_convert, commands_models, commands_restore
+from nemo_audio_restore.apps import commands_convert, commands_demo, commands_models, commands_restore
 
 app = typer.Typer(
     name='audio-restore',
@@ -13,6 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command('restore')(commands_restore.restore)
+app.command('demo')(commands_demo.demo)
 app.add_typer(commands_convert.app, name='convert')
 app.add_typer(commands_models.app, name='models')
 
