@@ -1,6 +1,7 @@
 """What the user sees: progress and messages on stderr, results on stdout."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,16 @@ def result(text: str) -> None:
 
 def result_json(value: object) -> None:
     """A JSON document on stdout."""
-    result(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    result(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _finite(value: object) -> object:
+    """The value with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

@@ -1,0 +1,191 @@
+"""``audio-restore restore`` as a user meets it."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import soundfile
+from fake_restorer import level_db, noise_audio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from nemo_audio_restore.apps.cli import app
+
+RUNNER = CliRunner()
+
+
+def run(*arguments):
+    return RUNNER.invoke(app, ['restore', *map(str, arguments)])
+
+
+def make(path, seconds=0.3, *, rate=44100, channels=1, subtype=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, noise_audio(seconds, rate=rate, channels=channels).T, rate, subtype)
+    return path
+
+
+@pytest.mark.parametrize('suffix', ['wav', 'flac', 'ogg', 'mp3'])
+def test_every_input_format_gives_a_file_of_the_same_length(tmp_path, fake_model, suffix):
+    source = make(tmp_path / f'in.{suffix}', channels=2)
+    result = run(source, '-o', tmp_path / 'out.wav', '--cutoff', 6000, '--gap', '0.1:0.12', '-q')
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.strip() == str(tmp_path / 'out.wav') and result.stderr == ''
+    before, after = soundfile.read(source, dtype='float32')[0], soundfile.read(tmp_path / 'out.wav')[0]
+    assert after.shape == before.shape and level_db(after - before) > -50
+
+
+@pytest.mark.parametrize(
+    ('rate', 'channels', 'seconds'), [(8000, 1, 0.3), (96000, 2, 0.2), (192000, 1, 0.1), (44100, 12, 0.1)]
+)
+def test_any_rate_and_channel_count(tmp_path, fake_model, rate, channels, seconds):
+    source = make(tmp_path / 'in.wav', seconds, rate=rate, channels=channels)
+    result = run(source, '-o', tmp_path / 'out.wav', '--cutoff', 3000)
+    assert result.exit_code == 0, result.stderr
+    info = soundfile.info(tmp_path / 'out.wav')
+    assert (info.channels, info.samplerate) == (channels, max(rate, 44100))
+    assert info.frames == round(seconds * info.samplerate)
+
+
+def test_a_folder_keeps_its_tree_and_existing_results_are_skipped(tmp_path, fake_model):
+    for name in ('a.wav', 'deep/er/b.flac', 'deep/c.wav'):
+        make(tmp_path / 'in' / name)
+    (tmp_path / 'in' / 'notes.txt').write_text('not audio')
+    out = tmp_path / 'out'
+    result = run(tmp_path / 'in', '-o', out, '--cutoff', 6000, '--name', '{stem}.{suffix}.{seed}.{ext}', '--seed', 3)
+    assert result.exit_code == 0, result.stderr
+    names = {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()}
+    assert names == {'a.wav.3.wav', 'deep/er/b.flac.3.wav', 'deep/c.wav.3.wav'}
+    evaluations = fake_model.network.tiles
+    again = run(tmp_path / 'in', '-o', out, '--cutoff', 6000, '--name', '{stem}.{suffix}.{seed}.{ext}', '--seed', 3)
+    assert again.exit_code == 0 and again.stderr.count('skipped') == 3
+    assert fake_model.network.tiles == evaluations
+    over = run(
+        out / 'a.wav.3.wav', tmp_path / 'in', '-o', out, '--cutoff', 6000, '--overwrite', '--json', '--format', 'flac'
+    )
+    assert over.exit_code == 0
+    report = json.loads(over.stdout)
+    assert [file['status'] for file in report['files']] == ['restored'] * 4 and report['failed'] == 0
+
+
+def test_patterns_work_without_a_shell(tmp_path, fake_model):
+    for name in ('a1.wav', 'a2.wav', 'b.wav'):
+        make(tmp_path / name)
+    result = run(tmp_path / 'a*.wav', '-o', tmp_path / 'out', '--gap', '0.1:0.12')
+    assert result.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a1.restored.wav', 'a2.restored.wav']
+
+
+def test_one_bad_file_does_not_stop_the_others_and_is_listed(tmp_path, fake_model):
+    make(tmp_path / 'in' / 'good.wav')
+    (tmp_path / 'in' / 'letter.wav').write_text('dear archive')
+    (tmp_path / 'in' / 'short.wav').write_bytes(make(tmp_path / 'short.wav', 10 / 44100).read_bytes())
+    result = run(tmp_path / 'in', '-o', tmp_path / 'out', '--cutoff', 6000, '--json')
+    assert result.exit_code == 1
+    report = {file['source'].rsplit('/')[-1]: file for file in json.loads(result.stdout)['files']}
+    assert report['good.wav']['status'] == 'restored' and report['good.wav']['cutoff_hz'] == 6000
+    assert 'not an audio file' in report['letter.wav']['error']
+    assert 'too short' in report['short.wav']['error']
+    assert '2 of 3 files failed' in result.stderr
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['good.restored.wav']
+
+
+def test_a_dry_run_loads_no_model_and_writes_nothing(tmp_path, fake_model):
+    make(tmp_path / 'in' / 'a.wav')
+    result = run(tmp_path / 'in', '-o', tmp_path / 'out', '--cutoff', 6000, '--dry-run')
+    assert result.exit_code == 0 and result.stdout.strip() == str(tmp_path / 'out' / 'a.restored.wav')
+    assert fake_model.loads == 0 and not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'code', 'message'),
+    [
+        ([], 2, 'say what is missing'),
+        (['--gap', '12'], 2, 'START:END'),
+        (['--gap', 'a:b'], 2, 'START:END'),
+        (['--cutoff', '6000', '--bits', '20'], 2, 'choose from 16, 24, float'),
+        (['--cutoff', '6000', '--clip', 'maybe'], 2, 'choose from none, clamp, rescale'),
+        (['--cutoff', '6000', '--format', 'flac'], 2, 'contradicts'),
+        (['--cutoff', '30000'], 1, 'outside the audio'),
+        (['--gap', '0.2:9'], 1, 'outside the audio'),
+        (['--gap', '0.2:0.1'], 1, 'end after'),
+    ],
+)
+def test_wrong_options_end_in_one_sentence(tmp_path, fake_model, arguments, code, message):
+    result = run(make(tmp_path / 'in.wav'), '-o', tmp_path / 'out.wav', *arguments)
+    assert result.exit_code == code and message in result.stderr and 'Traceback' not in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['in.wav']
+
+
+def test_the_input_is_never_overwritten(tmp_path, fake_model):
+    source = make(tmp_path / 'in.wav')
+    before = source.read_bytes()
+    (tmp_path / 'link.wav').symlink_to(source)
+    for target in (source, tmp_path / 'link.wav'):
+        result = run(source, '-o', target, '--cutoff', 6000, '--overwrite')
+        assert result.exit_code == 1 and 'is the input' in result.stderr
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize('name', ['{title}.wav', '../{stem}.wav', '{stem', ''])
+def test_unusable_names_are_refused(tmp_path, fake_model, name):
+    make(tmp_path / 'in' / 'a.wav')
+    result = run(tmp_path / 'in', '-o', tmp_path / 'out', '--cutoff', 6000, '--name', name)
+    assert result.exit_code == 2 and '--name' in result.stderr
+
+
+def test_two_inputs_never_share_an_output(tmp_path, fake_model):
+    make(tmp_path / 'in' / 'a.wav')
+    make(tmp_path / 'in' / 'a.flac')
+    result = run(tmp_path / 'in', '-o', tmp_path / 'out', '--cutoff', 6000)
+    assert result.exit_code == 2 and '{suffix}' in result.stderr
+
+
+def test_integer_output_that_clips_is_announced(tmp_path, fake_model):
+    source = tmp_path / 'in.wav'
+    soundfile.write(source, noise_audio(0.3, rms=0.5).T, 44100, 'FLOAT')
+    clipped = run(source, '-o', tmp_path / 'a.wav', '--cutoff', 6000, '--bits', '16')
+    assert clipped.exit_code == 0 and 'are clipped' in clipped.stderr
+    scaled = run(source, '-o', tmp_path / 'b.wav', '--cutoff', 6000, '--bits', '16', '--clip', 'rescale')
+    assert scaled.exit_code == 0 and 'turned down' in scaled.stderr
+    assert np.abs(soundfile.read(tmp_path / 'b.wav')[0]).max() <= 1
+
+
+def test_steps_and_batch_size_reach_the_sampler(tmp_path, fake_model):
+    source = make(tmp_path / 'in.wav', channels=2)
+    run(source, '-o', tmp_path / 'a.wav', '--cutoff', 6000)
+    tiles = fake_model.network.tiles
+    run(source, '-o', tmp_path / 'b.wav', '--cutoff', 6000, '--steps', 6, '--batch-size', 7)
+    assert fake_model.network.tiles == 4 * tiles  # 2 steps, then 6 more
+    assert fake_model.network.largest == 7
+
+
+def _seeds(folder):
+    for name, subtype in (('a.wav', 'PCM_16'), ('b.flac', None), ('c.ogg', None), ('d.mp3', None), ('e.wav', 'FLOAT')):
+        yield make(folder / name, 0.1, channels=2, subtype=subtype)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(data=st.data())
+def test_damaged_files_end_in_a_sentence_or_a_valid_file(tmp_path_factory, fake_model, data):
+    """Truncated and mutated files: no traceback, nothing half-written, whatever libsndfile makes of them."""
+    folder = tmp_path_factory.mktemp('fuzz')
+    source = data.draw(st.sampled_from(list(_seeds(folder))))
+    content = bytearray(source.read_bytes())
+    del content[data.draw(st.integers(1, len(content))) :]
+    for _ in range(data.draw(st.integers(0, 6))):
+        # Headers decide more than samples do: most mutations go there.
+        at = data.draw(st.integers(0, min(len(content), data.draw(st.sampled_from([48, 10**6]))) - 1))
+        content[at] = data.draw(st.integers(0, 255))
+    source.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', RuntimeWarning)
+        result = run(source, '-o', folder / 'out.wav', '--cutoff', 4000, '--json')
+    assert result.exit_code in (0, 1), result.stderr
+    assert 'Traceback' not in result.stderr and '(-v shows the details)' not in result.stderr, result.stderr
+    outputs = [path.name for path in folder.iterdir() if path.name.startswith(('out', '.'))]
+    assert outputs == (['out.wav'] if result.exit_code == 0 else [])
+    if result.exit_code == 0:
+        audio, _ = soundfile.read(folder / 'out.wav')
+        assert len(audio) and np.isfinite(audio).all()
