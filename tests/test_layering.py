@@ -93,7 +93,7 @@ def _layers(module: Module) -> Iterator[tuple[int, str]]:
         return
     for line, name in imported_names(module):
         parts = name.split('.')
-        if parts[0] != PACKAGE:
+        if parts[0] != PACKAGE or name == f'{PACKAGE}.__version__':
             continue
         other = parts[1] if len(parts) > 1 else '__init__'
         if other not in ALLOWED:  # `from nemo_audio_restore import name`: the lazy front door
@@ -217,6 +217,7 @@ def test_checker_finds_planted_breach(path, source, expected):
         ('processes/a.py', 'import torch\nfrom ..signal import spectrogram\nfrom . import bridge'),
         ('models/a.py', 'from nemo.core import ModelPT\nfrom nemo_audio_restore._nemo import setup'),
         ('files/a.py', 'import soundfile'),
+        ('models/a.py', 'from nemo_audio_restore import __version__'),
         ('apps/a.py', "from nemo_audio_restore import AudioRestoreModel\nprint('done')"),
         ('checkpoints/a.py', "import torch\ntorch.load('a.ckpt', map_location='cpu', weights_only=True)"),
     ],
