@@ -122,6 +122,8 @@ def tasks(seconds: float) -> list[Damage]:
     """Two cutoffs, and three lengths of gaps with one gap in the middle of each three seconds."""
     found = [Damage(f'cutoff {hz // 1000} kHz', float(hz), ()) for hz in CUTOFFS_HZ]
     centres = np.arange(1.5, seconds - 1, 3.0)
+    if len(centres) == 0:
+        raise ValueError(f'clips must last at least 3 s, or gaps have no surroundings; got {seconds} s')
     for length_ms in GAPS_MS:
         half_s = length_ms / 2000
         found.append(Damage(f'gap {length_ms} ms', None, tuple((c - half_s, c + half_s) for c in centres)))
