@@ -2,7 +2,13 @@
 
 import typer
 
-from nemo_audio_restore.apps import commands_convert, commands_demo, commands_models, commands_restore
+from nemo_audio_restore.apps import (
+    commands_convert,
+    commands_demo,
+    commands_evaluate,
+    commands_models,
+    commands_restore,
+)
 
 app = typer.Typer(
     name='audio-restore',
@@ -14,6 +20,7 @@ app = typer.Typer(
 )
 app.command('restore')(commands_restore.restore)
 app.command('demo')(commands_demo.demo)
+app.command('evaluate')(commands_evaluate.evaluate)
 app.add_typer(commands_convert.app, name='convert')
 app.add_typer(commands_models.app, name='models')
 

@@ -156,9 +156,9 @@ def test_steps_and_batch_size_reach_the_sampler(tmp_path, fake_model):
     source = make(tmp_path / 'in.wav', channels=2)
     run(source, '-o', tmp_path / 'a.wav', '--cutoff', 6000)
     tiles = fake_model.network.tiles
-    run(source, '-o', tmp_path / 'b.wav', '--cutoff', 6000, '--steps', 6, '--batch-size', 7)
+    run(source, '-o', tmp_path / 'b.wav', '--cutoff', 6000, '--steps', 6, '--batch-size', 8)
     assert fake_model.network.tiles == 4 * tiles  # 2 steps, then 6 more
-    assert fake_model.network.largest == 7
+    assert fake_model.network.largest == 8
 
 
 def _seeds(folder):
