@@ -99,7 +99,7 @@ class AudioDataset(torch.utils.data.Dataset):
             lead = cut.start - start
         mono = self._to_mono(np.atleast_2d(audio), generator)
         if rate != self.sample_rate:
-            mono = soxr.resample(mono, rate, self.sample_rate)
+            mono = soxr.resample(mono, rate, self.sample_rate, quality='VHQ')
         mono = mono[round(lead * self.sample_rate) :][:num_samples]
         mono = np.pad(mono, (0, num_samples - len(mono)))
         return mono * self._gain(cut, mono, generator)
