@@ -44,7 +44,13 @@ def a2sb(
 
 
 def parse_split(text: str) -> tuple[tuple[float, float], Path]:
-    """``0:0.5=low.ckpt`` to ((0.0, 0.5), path).
+    """Reads ``FROM:TO=FILE``.
+
+    Args:
+        text: like ``0:0.5=low.ckpt``.
+
+    Returns:
+        ((0.0, 0.5), path).
 
     Raises:
         UsageError: with the form that is expected.

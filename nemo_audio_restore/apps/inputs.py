@@ -113,7 +113,13 @@ def plan_jobs(
 
 
 def parse_gap(text: str) -> tuple[float, float]:
-    """``START:END`` in seconds.
+    """Reads ``START:END`` in seconds.
+
+    Args:
+        text: like ``12.3:12.8``.
+
+    Returns:
+        (start, end).
 
     Raises:
         UsageError: with the form that is expected.

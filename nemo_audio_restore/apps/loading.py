@@ -15,6 +15,9 @@ def load_model(name: str, device: str) -> 'AudioRestoreModel':
         name: of a registered model, a ``.nemo`` file, an unpacked folder, or ORG/NAME on the Hub.
         device: auto, cpu, cuda, cuda:N or mps.
 
+    Returns:
+        The model.
+
     Raises:
         UsageError: there is no such model or device.
     """
@@ -30,6 +33,12 @@ def load_model(name: str, device: str) -> 'AudioRestoreModel':
 
 def find_device(name: str) -> str:
     """The device behind a name; auto takes cuda, else mps, else cpu.
+
+    Args:
+        name: auto, cpu, cuda, cuda:N or mps.
+
+    Returns:
+        A name that torch knows.
 
     Raises:
         UsageError: the name is unknown or this machine has no such device.

@@ -65,11 +65,14 @@ class FrameReader:
         self._held_from = 0
 
     def read(self, first: int, count: int) -> Tensor:
-        """Frames ``first .. first + count - 1``: complex (C, F + 1, count).
+        """Reads frames ``first .. first + count - 1``.
 
         Args:
             first: never below ``first`` of an earlier call.
             count: at least 1.
+
+        Returns:
+            Complex (C, F + 1, count).
         """
         low = first * self._hop - self._n_fft // 2
         high = (first + count - 1) * self._hop + self._n_fft // 2

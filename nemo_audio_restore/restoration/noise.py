@@ -31,12 +31,15 @@ class FrameNoise:
         self._cache: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
 
     def frames(self, draw: int, first: int, count: int) -> Tensor:
-        """Noise of ``count`` frames from frame ``first``: (channels, F, count) float32 on the CPU.
+        """Noise of ``count`` frames from frame ``first``.
 
         Args:
             draw: ``FILL_DRAW`` or the index of a step.
             first: frame index, 0 or more.
             count: number of frames.
+
+        Returns:
+            (channels, F, count) float32 on the CPU.
         """
         blocks = range(first // _BLOCK_FRAMES, (first + count - 1) // _BLOCK_FRAMES + 1)
         noise = torch.cat([self._block(draw, block) for block in blocks], dim=-1)
