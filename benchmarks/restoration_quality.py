@@ -109,7 +109,8 @@ def clips(manifest: Path, *, count: int, seconds: float, limit: int | None) -> I
         info = probe(path)
         if info.sample_rate != RATE or info.duration_s <= (count + 2) * seconds:
             raise ValueError(
-                f'{path} must have {RATE} Hz and last more than {(count + 2) * seconds} s for {count} clips of {seconds} s; '
+                f'{path} must have {RATE} Hz and last more than {(count + 2) * seconds} s '
+                f'for {count} clips of {seconds} s; '
                 f'it has {info.sample_rate} Hz and lasts {info.duration_s:.1f} s'
             )
         # The first and the last excerpt are the very beginning and end, which tend to be silent.
