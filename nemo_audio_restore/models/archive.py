@@ -1,7 +1,9 @@
 """What a ``.nemo`` file may contain: checks before anything of it is used."""
 
+import gzip
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -14,6 +16,9 @@ CONFIG_NAME = 'model_config.yaml'
 MAX_MEMBERS = 1000
 MAX_CONFIG_BYTES = 10_000_000
 MAX_TOTAL_BYTES = 100_000_000_000
+# Weights hardly compress; an archive that grows more than this is a bomb.
+MAX_COMPRESSION = 20
+_ANY_COMPRESSION_BYTES = 10_000_000
 
 # Data set blocks may hold the paths of whoever trained the model; they are never used when restoring.
 _DATA_BLOCKS = ('train_ds', 'validation_ds', 'test_ds')
@@ -33,7 +38,7 @@ def check_archive(path: Path) -> dict[str, Any]:
             config that :func:`check_config` refuses.
     """
     try:
-        with tarfile.open(path, 'r:') as archive:
+        with _opened(path) as archive:
             members = _checked_members(archive, path)
             config = next((member for member in members if PurePosixPath(member.name).name == CONFIG_NAME), None)
             if config is None:
@@ -41,8 +46,8 @@ def check_archive(path: Path) -> dict[str, Any]:
             if config.size > MAX_CONFIG_BYTES:
                 raise UnsafeFileError(f'{path}: {CONFIG_NAME} has {config.size} bytes, more than {MAX_CONFIG_BYTES}')
             text = archive.extractfile(config).read()
-    except tarfile.TarError as error:
-        raise UnsafeFileError(f'{path} is no .nemo file (an uncompressed tar archive), or is cut short') from error
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UnsafeFileError(f'{path} is no .nemo file (a tar archive, plain or gzip), or is cut short') from error
     config = _parsed_config(text, path)
     check_config(config, source=str(path))
     return config
@@ -50,6 +55,12 @@ def check_archive(path: Path) -> dict[str, Any]:
 
 def check_folder(folder: Path) -> dict[str, Any]:
     """The same as :func:`check_archive` for an unpacked model.
+
+    Args:
+        folder: of the model.
+
+    Returns:
+        Its config as plain data.
 
     Raises:
         UnsafeFileError: no config, or one that :func:`check_config` refuses.
@@ -62,6 +73,12 @@ def check_folder(folder: Path) -> dict[str, Any]:
 def read_config(folder: Path) -> dict[str, Any]:
     """The config of an unpacked model as plain data, not yet checked.
 
+    Args:
+        folder: of the model.
+
+    Returns:
+        Nested mappings and lists.
+
     Raises:
         UnsafeFileError: there is none.
     """
@@ -71,8 +88,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _parsed_config(path.read_bytes(), folder)
 
 
+def _opened(path: Path) -> tarfile.TarFile:
+    """The archive, plain or compressed: the two kinds that NeMo reads."""
+    try:
+        return tarfile.open(path, 'r:')
+    except tarfile.ReadError:
+        return tarfile.open(path, 'r:gz')
+
+
 def _checked_members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
-    members, total = [], 0
+    members, total, limit = [], 0, MAX_TOTAL_BYTES
+    if isinstance(archive.fileobj, gzip.GzipFile):
+        limit = min(limit, max(_ANY_COMPRESSION_BYTES, MAX_COMPRESSION * path.stat().st_size))
     for member in archive:
         name = PurePosixPath(member.name)
         if name.is_absolute() or '..' in name.parts or PureWindowsPath(member.name).drive:
@@ -83,8 +110,8 @@ def _checked_members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarIn
         total += member.size
         if len(members) > MAX_MEMBERS:
             raise UnsafeFileError(f'{path} holds more than {MAX_MEMBERS} files')
-        if total > MAX_TOTAL_BYTES:
-            raise UnsafeFileError(f'{path} would unpack to more than {MAX_TOTAL_BYTES} bytes')
+        if total > limit:
+            raise UnsafeFileError(f'{path} would unpack to more than {limit} bytes')
     return members
 
 
