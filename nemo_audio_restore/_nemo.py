@@ -101,6 +101,9 @@ def target_class(target: str) -> type:
     Args:
         target: dotted path.
 
+    Returns:
+        The class, imported.
+
     Raises:
         UnsafeFileError: it is outside the allowed packages, or no class that a config may build.
     """
@@ -118,6 +121,9 @@ def load_safely(path: str | Path, *, map_location: torch.device | str = 'cpu') -
     Args:
         path: of a ``.ckpt`` or ``.pt``.
         map_location: device of the tensors.
+
+    Returns:
+        Tensors in plain containers.
 
     Raises:
         UnsafeFileError: the file holds pickled objects other than tensors and plain data, or is no such file.

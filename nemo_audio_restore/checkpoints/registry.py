@@ -74,5 +74,8 @@ def list_models(model_class: str | None = None) -> list[ModelEntry]:
 
     Args:
         model_class: only those that this class restores.
+
+    Returns:
+        Entries in the order of the README's table.
     """
     return [entry for entry in _MODELS if model_class in (None, entry.model_class)]

@@ -20,7 +20,7 @@ from nemo_audio_restore.models.training_settings import LossSettings, freeze_oth
 from nemo_audio_restore.models.validation import ValidationSettings, log_examples, validate_batch
 from nemo_audio_restore.models.with_audio_data import AudioDataMixin
 from nemo_audio_restore.networks.spectrogram_unet import SpectrogramUNet
-from nemo_audio_restore.networks.time_experts import TimeExperts
+from nemo_audio_restore.networks.time_experts import TimeExperts, check_splits
 from nemo_audio_restore.processes.bridge import SchrodingerBridge
 from nemo_audio_restore.processes.bridge_samplers import OnStep
 from nemo_audio_restore.processes.reference_sampler import sample_reference
@@ -133,6 +133,35 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
         model.network = experts
         model.representation = build(config.representation, where='representation', default=MagnitudePhaseSpectrogram)
         return model.eval()
+
+    @classmethod
+    def from_time_experts(cls, models: Mapping[tuple[float, float], Self | str | Path]) -> Self:
+        """Joins models that were each trained on for one range of bridge times (conf/a2sb_44k_tfinetune.yaml).
+
+        Args:
+            models: for each range (from, to) a model, or what :meth:`from_pretrained` takes; together they cover 0 to
+                1. Everything but the network is taken from the first.
+
+        Returns:
+            A model in evaluation mode with :class:`TimeExperts` for its network; it shares tensors with given models.
+
+        Raises:
+            ValueError: the ranges do not cover 0 to 1 exactly once, or the models see different spectrograms.
+        """
+        splits = check_splits(sorted(models))
+        loaded = [m if isinstance(m, cls) else cls.from_pretrained(m) for _, m in sorted(models.items())]
+        configs = [OmegaConf.to_container(model.cfg, resolve=True) for model in loaded]
+        for name in ('representation', 'process'):
+            if any(config.get(name) != configs[0].get(name) for config in configs):
+                raise ValueError(f'the experts differ in their {name}: {[config.get(name) for config in configs]}')
+        experts = [config['network'] for config in configs]
+        network = {'_target_': _path_of(TimeExperts), 'experts': experts, 'splits': [list(split) for split in splits]}
+        kept = {key: value for key, value in configs[0].items() if key not in ('train_ds', 'validation_ds', 'loss')}
+        with torch.device('meta'):
+            joined = cls(OmegaConf.create({**kept, 'network': network}))
+        joined.network = TimeExperts([model.network for model in loaded], splits)
+        joined.representation = loaded[0].representation
+        return joined.eval()
 
     @torch.no_grad()
     def sample(

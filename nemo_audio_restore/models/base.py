@@ -105,6 +105,9 @@ class BaseModel(ModelPT):
             trainer: for the restored model.
             validate_access_integrity: NeMo's; no effect here.
 
+        Returns:
+            The model, or its config.
+
         Raises:
             UnsafeFileError: the file asks for something that data must not be able to do.
             TypeError: it holds a model of another class.
@@ -158,6 +161,9 @@ class BaseModel(ModelPT):
             save_restore_connector: only its packing options are used.
             return_model_file: return the path of the file alone.
 
+        Returns:
+            The model, its config, or the path of its file.
+
         Raises:
             FileNotFoundError: nothing has that name; says what can be done.
         """
@@ -194,6 +200,9 @@ class BaseModel(ModelPT):
             map_location: device of the model; the CPU unless given.
             hparams_file: YAML with the model's config, for checkpoints that hold none.
             strict: refuse missing and unexpected weights.
+
+        Returns:
+            The model in evaluation mode.
 
         Raises:
             UnsafeFileError: the file holds pickled objects, or its config reads from this machine.
@@ -259,6 +268,9 @@ class BaseModel(ModelPT):
             src: the path, or ``nemo:NAME``.
             verify_src_exists: without it a missing file gives None.
 
+        Returns:
+            The path to read from, or None.
+
         Raises:
             UnsafeFileError: the restored config names a file elsewhere on this machine.
         """
@@ -278,6 +290,9 @@ class BaseModel(ModelPT):
             type: only ``hf``.
             template: not supported; the card has one form.
             template_kwargs: ``model_name`` and ``repo_id``, as NeMo passes them.
+
+        Returns:
+            Markdown.
 
         Raises:
             ValueError: another type, or a template.

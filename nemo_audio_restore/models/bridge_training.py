@@ -34,12 +34,15 @@ class BridgeLoss:
 
 
 def frame_mask(representation: nn.Module, audio_lens: Tensor, num_frames: int) -> Tensor:
-    """(B, 1, 1, N) float mask of the frames that hold audio and not the padding behind it.
+    """Tells the frames that hold audio from the padding behind it.
 
     Args:
         representation: gives the number of frames of a number of samples.
         audio_lens: (B,) samples.
         num_frames: N of the padded batch.
+
+    Returns:
+        (B, 1, 1, N) float, 1 where there is audio.
     """
     lengths = representation.num_frames(audio_lens)
     frames = torch.arange(num_frames, device=audio_lens.device)
@@ -53,13 +56,16 @@ def draw_times(
     time_power: float,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """(B,) bridge times in ``time_range``: ``low + (high - low) * uniform**time_power``, never below 1e-3.
+    """Draws bridge times in ``time_range``: ``low + (high - low) * uniform**time_power``, never below 1e-3.
 
     Args:
         batch_size: B.
         time_range: (low, high) within [0, 1]; the range of one expert when only that one is trained.
         time_power: 1 for uniform times; above 1 more of them lie near ``low``.
         generator: source of the random numbers; the result is on its device.
+
+    Returns:
+        (B,) times.
 
     Raises:
         ValueError: the range or the power makes no sense.

@@ -47,6 +47,9 @@ class ModelCard:
         Args:
             pipeline_tag: of the Hub, like ``audio-to-audio``.
             tags: what the model is about.
+
+        Returns:
+            Three dashes, the facts that are known, three dashes.
         """
         facts = {
             'library_name': 'nemo',

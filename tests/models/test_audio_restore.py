@@ -151,6 +151,29 @@ def test_only_the_expert_of_the_trained_times_learns(config):
     assert all(p.requires_grad for p in AudioRestoreModel(config).network.parameters())
 
 
+def test_joined_experts_answer_each_for_their_times(model, config, tmp_path):
+    torch.manual_seed(9)
+    late = AudioRestoreModel(config)
+    with torch.no_grad():
+        for parameter in late.network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    late.eval().save_to(tmp_path / 'late.nemo')
+    joined = AudioRestoreModel.from_time_experts({(0.5, 1.0): tmp_path / 'late.nemo', (0.0, 0.5): model})
+    joined.save_to(tmp_path / 'joined.nemo')
+    joined = AudioRestoreModel.restore_from(tmp_path / 'joined.nemo')
+    state, mask = _spectrogram(model)
+    state, mask = state[..., :64], mask[..., :64]
+    for t, expert in ((0.2, model), (0.8, late)):
+        time = torch.tensor([t])
+        assert torch.equal(joined.network(state, time, mask), expert.network(state, time, mask))
+
+
+def test_experts_of_different_spectrograms_are_not_joined(model, config):
+    config.representation.magnitude_power = 0.5
+    with pytest.raises(ValueError, match='differ in their representation'):
+        AudioRestoreModel.from_time_experts({(0.0, 0.5): model, (0.5, 1.0): AudioRestoreModel(config)})
+
+
 def test_published_configuration_has_the_published_number_of_parameters():
     path = Path(__file__).resolve().parents[2] / 'conf' / 'a2sb_44k.yaml'
     if not path.exists():

@@ -146,6 +146,15 @@ def test_archive_that_would_fill_the_disk_is_refused_before_it_is_unpacked(folde
         toy_class.restore_from(evil)
 
 
+def test_compressed_archive_that_grows_without_end_is_refused(folder, toy_class, tmp_path):
+    with tarfile.open(tmp_path / 'evil.nemo', 'w:gz') as packed:
+        packed.add(folder, arcname='.')
+        member = _member('zeros', size=20_000_000)
+        packed.addfile(member, io.BytesIO(bytes(member.size)))
+    with pytest.raises(UnsafeFileError, match='would unpack to more than'):
+        toy_class.restore_from(tmp_path / 'evil.nemo')
+
+
 @pytest.mark.parametrize('content', [b'', b'not a tar', b'\x1f\x8b' + b'0' * 100])
 def test_file_that_is_no_archive_is_refused_in_plain_words(content, toy_class, tmp_path):
     (tmp_path / 'x.nemo').write_bytes(content)
