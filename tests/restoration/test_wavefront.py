@@ -7,11 +7,12 @@ import pytest
 import torch
 from fake_restorer import FakeRestorer, noise_audio
 
-from nemo_audio_restore.processes.bridge_samplers import uniform_times
+from nemo_audio_restore.processes.bridge_samplers import clean_estimator, sample_bridge, uniform_times
 from nemo_audio_restore.processes.bridge_step import bridge_step
 from nemo_audio_restore.restoration import SamplerSettings, restore_array
 from nemo_audio_restore.restoration.noise import FILL_DRAW, FrameNoise
 from nemo_audio_restore.restoration.wavefront import Chunk, Layout, Wavefront, chunks_in_flight
+from nemo_audio_restore.signal.tiling import tiled
 
 SETTINGS = SamplerSettings(steps=4, tile_frames=32, tile_hop_frames=16, batch_size=3)
 
@@ -77,6 +78,23 @@ def test_wavefront_equals_whole_file_multidiffusion(tile_frames, hop, steps, bat
     expected = whole(restorer.network, restorer.process, degraded, mask, settings=settings, noise=noise)
     actual = streamed(restorer, degraded, mask, settings=settings, noise=noise)
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('eta', [0.0, 0.6])
+def test_wavefront_equals_the_library_sampler(eta):
+    settings = dataclasses.replace(SETTINGS, eta=eta)
+    restorer, noise = FakeRestorer(), FrameNoise(5, channels=3, bins=24)
+    degraded = torch.randn(1, 3, 24, 96, generator=torch.Generator().manual_seed(1))
+    mask = _mask(24, 96)
+    predict = tiled(restorer.network, tile_frames=32, tile_hop_frames=16, batch_size=2)
+    expected = sample_bridge(
+        clean_estimator(predict, restorer.process, mask), degraded, uniform_times(4, t_min=0.05),
+        process=restorer.process, degraded=degraded, mask=mask, eta=eta,
+        noise=lambda draw, like: noise.frames(draw, 0, 96)[None],
+    )  # fmt: skip
+    torch.testing.assert_close(
+        streamed(restorer, degraded, mask, settings=settings, noise=noise), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_known_region_comes_back_exactly():
