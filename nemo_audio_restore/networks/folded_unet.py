@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nemo_audio_restore.networks.level_prior import LevelPrior
+
 
 class TimeEmbedding(nn.Module):
     """Sines and cosines of the bridge time, then a two-layer perceptron: (B,) to (B, channels)."""
@@ -121,9 +123,10 @@ class Level(nn.Module):
 class FoldedUNet(nn.Module):
     """U-Net on folded magnitude-phase spectrograms that is told which region to generate.
 
-    The output is ``gain(t) * x_t`` plus what the layers add. The first term carries the noise of x_t, which the target
-    (x_t - x_0) / std contains in full at every time, past the folded layers: without it they spend their width on
-    copying noise.
+    The output is ``gain(t) * (x_t - prior)`` plus what the layers add. The first term carries the noise of x_t, which the
+    target (x_t - x_0) / std contains in full at every time, past the folded layers: without it they spend their width
+    on copying noise. The prior of the magnitude channel is a :class:`LevelPrior`, so that the layers only learn what
+    differs from an average spectrum at the level of the known bins; the prior of a phase is 0.
 
     Args:
         num_bins: rows F of the spectrogram; a multiple of ``fold_bins * 2**(len(channels) - 1)``.
@@ -164,7 +167,9 @@ class FoldedUNet(nn.Module):
         cell = fold_bins * fold_frames
         self.time = TimeEmbedding(embedding_channels)
         self.gain = nn.Linear(embedding_channels, self.spectrogram_channels)
-        self.input = nn.Conv2d((self.spectrogram_channels + 1) * cell, channels[0], 3, padding=1)
+        self.prior = LevelPrior(num_bins=num_bins)
+        # State, mask and prior.
+        self.input = nn.Conv2d((self.spectrogram_channels + 2) * cell, channels[0], 3, padding=1)
         self.rows = nn.Parameter(0.02 * torch.randn(1, channels[0], num_bins // fold_bins, 1))
         heads = [num_heads if level in attention_levels else 0 for level in range(len(channels))]
         settings = list(zip(channels, num_blocks, heads, strict=True))
@@ -205,7 +210,9 @@ class FoldedUNet(nn.Module):
                 f'got {x_t.shape[2]} and {x_t.shape[3]}'
             )
         embedding = self.time(t)
-        x = self.input(self._fold(torch.cat([x_t, condition.to(x_t.dtype)], dim=1))) + self.rows
+        condition = condition.to(x_t.dtype)
+        prior = self.prior(x_t[:, :1], condition)
+        x = self.input(self._fold(torch.cat([x_t, condition, prior], dim=1))) + self.rows
         skips = []
         for level, down in zip(self.encoder[:-1], self.down, strict=True):
             x = level(x, embedding)
@@ -215,7 +222,8 @@ class FoldedUNet(nn.Module):
         for level, up, skip in zip(self.decoder[-2::-1], self.up[::-1], skips[::-1], strict=True):
             x = level(up(x) + skip, embedding)
         gain = self.gain(embedding)[:, :, None, None]
-        return gain * x_t + self._unfold(self.output(x))
+        centred = torch.cat([x_t[:, :1] - prior, x_t[:, 1:]], dim=1)
+        return gain * centred + self._unfold(self.output(x))
 
     def _fold(self, x: Tensor) -> Tensor:
         batch, channels, bins, frames = x.shape
