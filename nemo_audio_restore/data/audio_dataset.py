@@ -31,11 +31,10 @@ class AudioDataset(torch.utils.data.Dataset):
         degradation: damage of the known part, see :class:`nemo_audio_restore.data.degradation.FileDamage`.
         seed: of all random choices; the same crop meets the same ones for the same seed.
 
-    Returns:
-        Of an item access: ``audio`` (B, T) float32, zero-padded to the longest; ``audio_lens`` (B,) samples;
-        ``bandwidth_hz`` (B,), the cut's custom field of that name or else half of its own sample rate, at most half of
-        ``sample_rate``. With a degradation also ``damaged`` (B, T) and ``cutoff_hz`` (B,), the frequency above which
-        the damaged audio holds nothing of use.
+    An item is ``audio`` (B, T) float32, zero-padded to the longest; ``audio_lens`` (B,) samples; ``bandwidth_hz``
+    (B,), the cut's custom field of that name or else half of its own sample rate, at most half of ``sample_rate``.
+    With a degradation also ``damaged`` (B, T) and ``cutoff_hz`` (B,), the frequency above which the damaged audio
+    holds nothing of use.
 
     Raises:
         ValueError: the sample rate or the level is not positive, or the jitter is negative.

@@ -90,6 +90,13 @@ class Limits:
 def find_audio(folder: Path, *, licence: str = 'unknown') -> list[Candidate]:
     """Lists the audio files below a folder; the group is the first folder below it, or the file's own name.
 
+    Args:
+        folder: searched through.
+        licence: of all files in it.
+
+    Returns:
+        The files in the order of their paths.
+
     Raises:
         FileNotFoundError: the folder does not exist.
         ValueError: it holds no audio file.

@@ -70,6 +70,9 @@ def debian_tracks(packages: list[str] | None = None) -> list[DebianTrack]:
     Args:
         packages: names to keep; None keeps all.
 
+    Returns:
+        One entry for each track.
+
     Raises:
         ValueError: a package is not in the table.
     """

@@ -49,6 +49,9 @@ def lhotse_loader(
         world_size: number of processes.
         step: optimizer steps done before this loader starts.
 
+    Returns:
+        The loader; it has no length.
+
     Raises:
         ConfigError: a key is unknown or two contradict each other, or there is no data source.
         UnsafeManifestError: a manifest would run a command.
@@ -104,6 +107,9 @@ def audio_dataset(
         sample_rate: of the model, in Hz.
         global_rank: of this process; other ranks make other random choices.
         step: optimizer steps done before; other steps make other random choices.
+
+    Returns:
+        The dataset.
 
     Raises:
         ConfigError: an unknown key, or arguments that the dataset refuses.

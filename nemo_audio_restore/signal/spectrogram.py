@@ -81,7 +81,13 @@ class MagnitudePhaseSpectrogram(nn.Module):
         return 1 + num_samples // self.hop_length
 
     def stft(self, audio: Tensor) -> Tensor:
-        """Complex spectrum of (B, T) samples with the DC row: (B, F + 1, N).
+        """Complex spectrum with the DC row.
+
+        Args:
+            audio: (B, T) samples.
+
+        Returns:
+            Complex (B, F + 1, N).
 
         Raises:
             ValueError: the audio is not (B, T), or too short to be reflected at its edges.
@@ -102,11 +108,14 @@ class MagnitudePhaseSpectrogram(nn.Module):
         )
 
     def istft(self, spectrum: Tensor, *, length: int | None = None) -> Tensor:
-        """Inverse of :meth:`stft`: complex (B, F + 1, N) to (B, length) samples.
+        """Inverse of :meth:`stft`.
 
         Args:
-            spectrum: complex STFT with the DC row.
+            spectrum: complex STFT (B, F + 1, N) with the DC row.
             length: samples to return; without it ``hop_length * (N - 1)``.
+
+        Returns:
+            (B, length) samples.
         """
         window = self.window.to(spectrum.device)
         return torch.istft(spectrum, self.n_fft, self.hop_length, window=window, center=True, length=length)
@@ -116,12 +125,15 @@ class MagnitudePhaseSpectrogram(nn.Module):
         return self.from_complex(self.stft(audio)[:, 1:])
 
     def decode(self, spectrogram: Tensor, *, length: int | None = None) -> Tensor:
-        """Turns the three channels (B, 3, F, N) back into audio (B, length).
+        """Turns the three channels back into audio.
 
         Args:
-            spectrogram: need not be consistent: a negative magnitude flips the phase, and (cos, sin) is projected
+            spectrogram: (B, 3, F, N); need not be consistent: a negative magnitude flips the phase, and (cos, sin) is projected
                 onto the unit circle.
             length: samples to return; without it ``hop_length * (N - 1)``, which may drop up to a hop.
+
+        Returns:
+            Audio (B, length).
         """
         spectrum = self.to_complex(spectrogram)
         return self.istft(nn.functional.pad(spectrum, (0, 0, 1, 0)), length=length)
