@@ -19,7 +19,11 @@ ROOT = Path(__file__).resolve().parent
 OLDEST, NEWEST = (3, 10), (3, 13)
 TORCH = 'torch>=2.6.0'
 CPU_WHEELS = 'https://download.pytorch.org/whl/cpu'
-LINTERS = (['ruff', 'check'], ['pydoclint', '--quiet', 'nemo_audio_restore', 'examples', 'benchmarks', 'run.py'])
+LINTERS = (
+    ['ruff', 'check'],
+    ['ruff', 'format', '--check'],
+    ['pydoclint', '--quiet', 'nemo_audio_restore', 'examples', 'benchmarks', 'run.py'],
+)
 
 
 def main() -> int:

@@ -128,8 +128,8 @@ class MagnitudePhaseSpectrogram(nn.Module):
         """Turns the three channels back into audio.
 
         Args:
-            spectrogram: (B, 3, F, N); need not be consistent: a negative magnitude flips the phase, and (cos, sin) is projected
-                onto the unit circle.
+            spectrogram: (B, 3, F, N); need not be consistent: a negative magnitude flips the phase, and (cos, sin) is
+                projected onto the unit circle.
             length: samples to return; without it ``hop_length * (N - 1)``, which may drop up to a hop.
 
         Returns:

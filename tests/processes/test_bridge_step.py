@@ -39,7 +39,7 @@ def test_known_region_keeps_one_noise_over_all_steps_without_fresh_noise():
     known, noise = _tensors(count=2)
     times = torch.linspace(1.0, 0.05, 8, dtype=torch.float64)
     x = known
-    for t, t_next in zip(times[:-1], times[1:]):
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
         x = bridge_step(process, x, known, known, t, t_next, eta=0.0, noise=noise)
         torch.testing.assert_close(x, process.marginal(t_next, known, known).sample(noise))
 
