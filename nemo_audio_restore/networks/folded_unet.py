@@ -123,9 +123,9 @@ class Level(nn.Module):
 class FoldedUNet(nn.Module):
     """U-Net on folded magnitude-phase spectrograms that is told which region to generate.
 
-    The output is ``gain(t) * (x_t - prior)`` plus what the layers add. The first term carries the noise of x_t, which the
-    target (x_t - x_0) / std contains in full at every time, past the folded layers: without it they spend their width
-    on copying noise. The prior of the magnitude channel is a :class:`LevelPrior`, so that the layers only learn what
+    The output is ``gain(t) * (x_t - prior)`` plus what the layers add. The first term carries the noise of x_t, which
+    the target (x_t - x_0) / std contains in full at every time, past the folded layers: without it they spend their
+    width on copying noise. The prior of the magnitude channel is a :class:`LevelPrior`, so that the layers only learn what
     differs from an average spectrum at the level of the known bins; the prior of a phase is 0.
 
     Args:

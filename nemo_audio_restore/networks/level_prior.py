@@ -1,5 +1,7 @@
 """What the known part of a spectrogram says about the level of the missing part, without any network."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -52,7 +54,7 @@ def _falloff(size: int, reach: float) -> Tensor:
     return torch.exp(-(index[:, None] - index[None, :]).abs() / reach)
 
 
-def _average(weighted: Tensor, weight: Tensor, spread) -> tuple[Tensor, Tensor]:
+def _average(weighted: Tensor, weight: Tensor, spread: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Weighted average, 1 where no weight reaches, and 0 or 1 for whether any does."""
     total = spread(weight)
     reached = total > torch.finfo(total.dtype).tiny

@@ -54,14 +54,27 @@ def test_fold_puts_one_cell_into_one_position():
     assert folded.sum() == folded[0, :, 1, 1].sum()
 
 
-def test_untrained_network_returns_the_state_times_a_gain():
+def test_untrained_network_returns_a_gain_times_what_differs_from_the_prior():
     torch.manual_seed(0)
     network = FoldedUNet(
         num_bins=64, fold_bins=4, fold_frames=2, channels=(16, 32), num_blocks=(1, 1), embedding_channels=16
     )
     x_t, t, mask = inputs()
-    ratio = network(x_t, t, mask) / x_t
-    assert torch.allclose(ratio, ratio.mean(dim=(2, 3), keepdim=True), atol=1e-4)
+    prediction = network(x_t, t, mask)
+    gain = network.gain(network.time(t))
+    magnitude = x_t[:, :1] - network.prior(x_t[:, :1], mask)
+    assert torch.allclose(prediction[:, :1], gain[:, :1, None, None] * magnitude, atol=1e-5)
+    assert torch.allclose(prediction[:, 1:], gain[:, 1:, None, None] * x_t[:, 1:], atol=1e-5)
+
+
+def test_level_of_one_frame_reaches_every_row_of_it():
+    network = tiny(attention_levels=())
+    x_t, t, mask = inputs(batch=1)
+    louder = x_t.clone()
+    louder[:, 0, 0, 3] += 5
+    mask[:, :, 0, 3] = 0
+    difference = (network(louder, t, mask) - network(x_t, t, mask)).abs().amax(dim=(0, 1))
+    assert (difference[:, 3] > 0).all()
 
 
 def test_prediction_depends_on_state_time_and_mask():
