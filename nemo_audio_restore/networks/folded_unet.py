@@ -125,8 +125,8 @@ class FoldedUNet(nn.Module):
 
     The output is ``gain(t) * (x_t - prior)`` plus what the layers add. The first term carries the noise of x_t, which
     the target (x_t - x_0) / std contains in full at every time, past the folded layers: without it they spend their
-    width on copying noise. The prior of the magnitude channel is a :class:`LevelPrior`, so that the layers only learn what
-    differs from an average spectrum at the level of the known bins; the prior of a phase is 0.
+    width on copying noise. The prior of the magnitude channel is a :class:`LevelPrior`, so that the layers only learn
+    what differs from an average spectrum at the level of the known bins; the prior of a phase is 0.
 
     Args:
         num_bins: rows F of the spectrogram; a multiple of ``fold_bins * 2**(len(channels) - 1)``.
