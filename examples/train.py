@@ -15,10 +15,10 @@ from lightning.pytorch import Trainer, seed_everything
 from nemo.core.config import hydra_runner
 from nemo.utils.exp_manager import exp_manager
 from nemo.utils.trainer_utils import resolve_trainer_cfg
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from nemo_audio_restore.models.audio_restore import AudioRestoreModel
-from nemo_audio_restore.models.blocks import check_keys
+from nemo_audio_restore.models.blocks import ConfigError, check_keys
 
 KEYS = ('name', 'seed', 'model', 'trainer', 'exp_manager')
 START_KEYS = ('init_from_nemo_model', 'init_from_pretrained_model', 'init_from_ptl_ckpt')
@@ -28,6 +28,9 @@ START_KEYS = ('init_from_nemo_model', 'init_from_pretrained_model', 'init_from_p
 def main(cfg: DictConfig) -> None:
     """Builds trainer and model from the config, and trains."""
     check_keys(cfg, (*KEYS, *START_KEYS), where='the config')
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError(f'{", ".join(missing)} must be set for {cfg.name}: add KEY=VALUE to the command')
     seed_everything(cfg.seed, workers=True, verbose=False)
     trainer = Trainer(plugins=[SafeCheckpointIO()], **resolve_trainer_cfg(cfg.trainer))
     exp_manager(trainer, cfg.exp_manager)

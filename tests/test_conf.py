@@ -26,10 +26,7 @@ def build(config):
 
 @pytest.mark.parametrize('name', ['a2sb_44k', 'a2sb_44k_tfinetune'])
 def test_a2sb_has_the_published_size(name):
-    config = load(name)
-    if name == 'a2sb_44k_tfinetune':
-        config.model.loss.time_range = [0.0, 0.5]
-    assert sum(parameter.numel() for parameter in build(config).parameters()) == 565_544_851
+    assert sum(parameter.numel() for parameter in build(load(name)).parameters()) == 565_544_851
 
 
 def test_small_model_fits_in_16_megabytes_of_half_precision():
@@ -40,8 +37,6 @@ def test_small_model_fits_in_16_megabytes_of_half_precision():
 @pytest.mark.parametrize('name', NAMES)
 def test_crops_are_whole_windows_of_the_network(name):
     config = load(name)
-    if name == 'a2sb_44k_tfinetune':
-        config.model.loss.time_range = [0.0, 0.5]
     model = build(config)
     samples = round(config.model.train_ds.truncate_duration * model.representation.sample_rate)
     frames = model.representation.num_frames(samples)
@@ -64,5 +59,14 @@ def test_file_ends_with_what_a_run_must_reach(name):
     assert any('must reach' in line for line in comments)
 
 
-def test_finetuning_asks_for_its_time_range():
-    assert OmegaConf.is_missing(load('a2sb_44k_tfinetune').model.loss, 'time_range')
+def test_finetuning_asks_for_the_weights_it_starts_from():
+    assert OmegaConf.missing_keys(load('a2sb_44k_tfinetune')) == {'init_from_nemo_model'}
+
+
+def test_each_time_range_has_a_run_of_its_own():
+    with initialize_config_dir(str(CONF), version_base=None):
+        configs = [compose('a2sb_44k_tfinetune', [f'model.loss.time_range={r}']) for r in ('[0.0,0.5]', '[0.5,1.0]')]
+    assert [config.exp_manager.name for config in configs] == [
+        'a2sb_44k_tfinetune_0.0_0.5',
+        'a2sb_44k_tfinetune_0.5_1.0',
+    ]

@@ -156,7 +156,7 @@ def test_file_damage_changes_what_is_trained(config, tmp_path):
 
 # Runs examples/train.py and writes down what each process is given.
 WATCHED = """
-import os, runpy, sys
+import importlib.util, os
 from nemo_audio_restore.models.audio_restore import AudioRestoreModel
 step = AudioRestoreModel.training_step
 def watched_step(self, batch, batch_index):
@@ -164,7 +164,10 @@ def watched_step(self, batch, batch_index):
         print(*batch['audio'][:, 0].tolist(), sep='\\n', file=file)
     return step(self, batch, batch_index)
 AudioRestoreModel.training_step = watched_step
-runpy.run_path({script!r}, run_name='__main__')
+spec = importlib.util.spec_from_file_location('train', {script!r})
+train = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(train)
+train.main()
 """
 
 
