@@ -28,7 +28,9 @@ LINTERS = (
 
 def main() -> int:
     """Parses the command line; returns the exit code of what was run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument('task', choices=['demo', 'test', 'lint', 'setup'])
     parser.add_argument('--venv', type=Path, default=ROOT / '.venv', help='where the environment is (default: .venv)')
     arguments, rest = parser.parse_known_args()

@@ -62,7 +62,7 @@ EXTRAS['dev'] = [
     'pydoclint>=0.6',
     'pytest>=8.0',
     'ruff>=0.9',
-    'setuptools>=70',
+    'setuptools>=70.1',
 ]
 
 setup(

@@ -3,7 +3,6 @@
 import ast
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,13 @@ import zipfile
 
 import pytest
 
+from nemo_audio_restore import list_models
+
 HELP = [sys.executable, '-m', 'nemo_audio_restore.apps.cli', '--help']
+
+
+def _shipped_model():
+    return next(entry for entry in list_models() if entry.name == 'a2sb_44k_small')
 
 
 @pytest.fixture(scope='module')
@@ -56,6 +61,8 @@ def test_help_imports_neither_torch_nor_nemo():
 
 
 def test_help_takes_less_than_half_a_second():
+    resource = pytest.importorskip('resource', reason='processor time of a child is measured on POSIX only')
+
     def cpu_seconds():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(HELP, capture_output=True, check=True)
@@ -125,6 +132,8 @@ def test_everything_imported_below_the_extras_is_declared(wheel_metadata, reposi
 @pytest.mark.slow
 def test_an_installed_wheel_restores_the_demonstration_clip(wheel, tmp_path):
     """Runs the wheel's own files, away from the checkout; the libraries are this environment's."""
+    if not _shipped_model().path.exists():
+        pytest.skip('this checkout holds no trained weights')
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / 'site')
     environment = {**os.environ, 'PYTHONPATH': str(tmp_path / 'site')}
