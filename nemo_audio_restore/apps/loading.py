@@ -22,8 +22,10 @@ def load_model(name: str, device: str) -> 'AudioRestoreModel':
         UsageError: there is no such model or device.
     """
     where = find_device(device)
+    from nemo_audio_restore._nemo import logging
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
 
+    logging.setLevel(logging.ERROR)  # a program's user has no use for NeMo's own report of what it loaded
     try:
         model = AudioRestoreModel.from_pretrained(name)
     except (ValueError, OSError, KeyError) as error:
