@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
-from nemo_audio_restore.apps import commands_demo
+from nemo_audio_restore.apps import cli, commands_demo
 
 
 @pytest.fixture(scope='module')
@@ -59,3 +60,21 @@ def test_picture_shows_three_spectrograms(tmp_path):
     # Before, the upper part of the first panel is black; the other two panels are not.
     third = pixels.shape[0] // 3
     assert pixels[third // 4 : third // 2, 200:700].mean() < 0.1 < pixels[2 * third + third // 3 :, 200:700].mean()
+
+
+def test_demo_writes_sounds_and_picture_and_prints_both_columns(tmp_path, fake_model):
+    result = CliRunner().invoke(cli.app, ['demo', '-o', str(tmp_path / 'out'), '--steps', '1'])
+    assert result.exit_code == 0, result.output
+    written = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert written == {'original.flac', 'dull_with_gap.flac', 'restored.flac', 'before_after.png'}
+    assert 'before   after' in result.stdout and 'above 4 kHz' in result.stdout
+    restored, rate = soundfile.read(tmp_path / 'out' / 'restored.flac')
+    start, stop = (round(second * rate) for second in commands_demo.GAP_S)
+    assert restored[start:stop].any()
+
+
+def test_demo_on_a_device_that_is_not_there_ends_in_one_sentence(tmp_path):
+    result = CliRunner().invoke(cli.app, ['demo', '-o', str(tmp_path / 'out'), '--device', 'cuda:99'])
+    assert result.exit_code == 2
+    assert 'cuda:99 is not available' in result.stderr
+    assert not (tmp_path / 'out').exists()
