@@ -1,12 +1,12 @@
 """From spectrogram differences back to samples: overlap-add, the high-pass of the crossover, the gate of the gaps."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nemo_audio_restore.restoration.spectrum_runs import Frames, overlapped
 from nemo_audio_restore.signal.spectrogram import MagnitudePhaseSpectrogram
 
 STOPBAND_DB = 110.0
@@ -14,19 +14,6 @@ STOPBAND_DB = 110.0
 
 TRANSITION_BINS = 8
 """Width of the crossover in STFT bins: the Hann window's main lobe and first side lobes fit in."""
-
-
-@dataclass(frozen=True)
-class Frames:
-    """A run of frames of the difference spectrum.
-
-    Attributes:
-        count: number of frames.
-        spectrum: complex (C, F + 1, count), or None for zeros.
-    """
-
-    count: int
-    spectrum: Tensor | None
 
 
 def overlap_add(
@@ -51,10 +38,10 @@ def overlap_add(
         length = (run.count - 1) * hop + n_fft
         signal = torch.nn.functional.pad(signal, (0, length - n_fft + hop))
         envelope = torch.nn.functional.pad(envelope, (0, length - n_fft + hop))
-        envelope[:length] += _overlapped(window.square()[None, :, None].expand(1, n_fft, run.count), hop)[0]
+        envelope[:length] += overlapped(window.square()[None, :, None].expand(1, n_fft, run.count), hop)[0]
         if run.spectrum is not None:
             frames = torch.fft.irfft(run.spectrum, n=n_fft, dim=1) * window[:, None]
-            signal[:, :length] += _overlapped(frames, hop)
+            signal[:, :length] += overlapped(frames, hop)
         ready = run.count * hop
         block = signal[:, skip:ready] / envelope[skip:ready].clamp_min(1e-8)
         skip = max(skip - ready, 0)
@@ -65,13 +52,6 @@ def overlap_add(
             yield block
     if left > 0:
         yield (signal[:, skip:] / envelope[skip:].clamp_min(1e-8))[:, :left]
-
-
-def _overlapped(frames: Tensor, hop: int) -> Tensor:
-    """Sum of (C, n_fft, n) frames, each a hop after the one before: (C, n_fft + (n - 1) * hop)."""
-    _, n_fft, count = frames.shape
-    length = n_fft + (count - 1) * hop
-    return torch.nn.functional.fold(frames, (1, length), (1, n_fft), stride=(1, hop))[:, 0, 0]
 
 
 def high_pass_taps(cutoff_hz: float, transition_hz: float, sample_rate: int) -> Tensor:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from nemo_audio_restore.processes.bridge_samplers import uniform_times
-from nemo_audio_restore.restoration.blend import Frames
 from nemo_audio_restore.restoration.frames import FrameReader
 from nemo_audio_restore.restoration.noise import FILL_DRAW, FrameNoise
 from nemo_audio_restore.restoration.plan import Plan
 from nemo_audio_restore.restoration.protocol import OnProgress, RestorationError, Restorer, SamplerSettings
+from nemo_audio_restore.restoration.spectrum_runs import Frames, Generated
 from nemo_audio_restore.restoration.wavefront import Chunk, Layout, Wavefront
 from nemo_audio_restore.signal.corruption import fill_with_noise
 
@@ -68,7 +68,7 @@ class Difference:
             count = min(source.spectrum.shape[-1], self._plan.num_frames - source.first)
             position = max(source.first + count, position)
             if count > 0:
-                yield Frames(count, self._spectrum(chunk)[..., :count])
+                yield self._generated(chunk).split(count)[0]
         yield from _zeros(self._plan.num_frames - position)
 
     def _wavefront(self, blocks: Iterator[np.ndarray], on_progress: OnProgress | None) -> Wavefront:
@@ -111,18 +111,19 @@ class Difference:
             on_evaluations=on_evaluations,
         )
 
-    def _spectrum(self, chunk: Chunk) -> Tensor:
-        """Masked estimate less input of a finished chunk: complex (C, F + 1, n)."""
+    def _generated(self, chunk: Chunk) -> Frames:
+        """Masked estimate less input of a finished chunk."""
         source: _Input = chunk.payload
         count = source.spectrum.shape[-1]
         estimate = self._restorer.representation.to_complex(chunk.state).cpu() / self._gain
         if not torch.isfinite(torch.view_as_real(estimate)).all():
             raise RestorationError('the model produced values that are not numbers')
         used = self._plan.used(source.first, count)
-        difference = (estimate - source.spectrum[:, 1:]) * (chunk.mask[0].cpu() * used)
+        known, mask = source.spectrum[:, 1:], chunk.mask[0, 0].cpu() * used
         # The model has no DC row. In frames with a gap the input's is damage like the rest.
         constant = -source.spectrum[:, :1] * (self._plan.gap_mask(source.first, count) * used)
-        return torch.cat([constant, difference], dim=1)
+        difference = torch.cat([constant, (estimate - known) * mask], dim=1)
+        return Frames(count, difference, Generated(known, estimate.abs(), mask))
 
 
 def _layout(plan: Plan) -> tuple[list[int], Layout]:

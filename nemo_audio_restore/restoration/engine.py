@@ -24,9 +24,12 @@ from torch import Tensor
 
 from nemo_audio_restore.files.audio import BLOCK_SAMPLES, AudioFileError, probe, read_blocks
 from nemo_audio_restore.files.resample import resample_blocks, resampled_length
+from nemo_audio_restore.files.tags import keep_tags
 from nemo_audio_restore.files.writer import AudioWriter, check_overwrite, check_target
 from nemo_audio_restore.restoration.blend import GapGate, high_pass_taps, overlap_add
+from nemo_audio_restore.restoration.consistency import consistent
 from nemo_audio_restore.restoration.difference import Difference
+from nemo_audio_restore.restoration.generated import in_words
 from nemo_audio_restore.restoration.mix import added_band, blanked, mixed, summed
 from nemo_audio_restore.restoration.plan import Plan, grid_tiles, make_plan
 from nemo_audio_restore.restoration.protocol import (
@@ -99,7 +102,7 @@ def restore_file(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RestorationReport:
-    """Restores a file of any length in bounded memory.
+    """Restores a file of any length in bounded memory; its tags and cover are kept.
 
     Args:
         restorer: the model.
@@ -145,6 +148,7 @@ def restore_file(
     report.source, report.target = str(source), str(target)
     report.peak, report.clipped_samples, report.rescale_db = writer.peak, writer.clipped_samples, writer.rescale_db
     report.warnings += _level_warnings(writer)
+    report.warnings += keep_tags(source, target, note=in_words(report))
     report.seconds = time.monotonic() - started
     return report
 
@@ -270,6 +274,7 @@ class _Job:
             channels=channels,
         )
         frames = difference.frames(self._model_blocks(), on_progress)
+        frames = consistent(frames, representation, rounds=self.request.settings.phase_rounds)
         samples = overlap_add(frames, representation, channels=channels, num_samples=self.plan.num_samples)
         band = None
         # Both readers advance in near lockstep, so tee holds only a few blocks.

@@ -63,6 +63,7 @@ class SamplerSettings:
         tile_frames: frames that the network sees at once; a multiple of its ``frames_multiple``.
         tile_hop_frames: frames between tiles; divides ``tile_frames``.
         batch_size: most tiles in one call of the network; changes memory and speed, not the result.
+        phase_rounds: Griffin-Lim rounds that make the phases of generated bins agree between frames; 0 for none.
         level_range_db: levels (RMS of the loud part, dB re full scale) that the model was trained on; a file outside
             is scaled to the nearer end in front of the model, and back behind it.
     """
@@ -73,6 +74,7 @@ class SamplerSettings:
     tile_frames: int = 256
     tile_hop_frames: int = 128
     batch_size: int = 4
+    phase_rounds: int = 0
     level_range_db: tuple[float, float] = (-26.0, -14.0)
 
     def __post_init__(self):
@@ -84,6 +86,8 @@ class SamplerSettings:
             raise RestorationError(f'eta must lie in [0, 1]; got {self.eta}')
         if self.batch_size < 1:
             raise RestorationError(f'batch_size must be at least 1; got {self.batch_size}')
+        if self.phase_rounds < 0:
+            raise RestorationError(f'phase_rounds must be 0 or more; got {self.phase_rounds}')
         if not self.level_range_db[0] <= self.level_range_db[1]:
             raise RestorationError(f'level_range_db must be (low, high); got {self.level_range_db}')
         if self.tile_frames < 1 or not 1 <= self.tile_hop_frames <= self.tile_frames:
