@@ -39,6 +39,7 @@ REQUIRED = [
     'matplotlib>=3.7',
     'rich>=13.0',
     'tqdm>=4.41',
+    'tinytag>=2.1',
     'typer>=0.12',
     'typing_extensions>=4.10',
     'pyyaml>=6.0',
