@@ -31,8 +31,8 @@ _PICTURE_KINDS = {
     name: kind
     for kind, name in enumerate(
         'generic icon alt_icon front_cover back_cover leaflet media lead_artist artist conductor band composer '
-        'lyricist recording_location during_recording during_performance screen_capture bright_colored_fish illustration '
-        'band_logo publisher_logo'.split()
+        'lyricist recording_location during_recording during_performance screen_capture bright_colored_fish '
+        'illustration band_logo publisher_logo'.split()
     )
 }
 _SIGNATURES = {b'\x89PNG': 'image/png', b'\xff\xd8\xff': 'image/jpeg', b'GIF8': 'image/gif', b'RIFF': 'image/webp'}
