@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nemo_audio_restore.evaluation.levels import FLOOR, MOST_COLUMNS, Levels, window_samples
 from nemo_audio_restore.evaluation.optional import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_COLUMNS = 1200
 _RANGE_DB = 100.0
 
 
 def spectrogram_sheet(
-    recordings: Mapping[str, np.ndarray | Tensor],
+    recordings: Mapping[str, np.ndarray | Tensor | Levels],
     sample_rate: int,
     *,
     cutoff_hz: float | None = None,
@@ -29,8 +29,9 @@ def spectrogram_sheet(
     """Draws the spectrograms of several versions of one recording, one below the other, on one scale.
 
     Args:
-        recordings: title to samples (T,) or (C, T) (mixed to mono), such as before, after and original.
-        sample_rate: of all of them, in Hz.
+        recordings: title to samples (T,) or (C, T) (mixed to mono), such as before, after and original; or to levels
+            measured before, which may have rates of their own.
+        sample_rate: of the samples, in Hz.
         cutoff_hz: where a dashed line marks the end of the known band.
         gaps: (start, end) in seconds, marked by dashed lines.
 
@@ -46,24 +47,25 @@ def spectrogram_sheet(
         raise ValueError('a spectrogram sheet needs at least one recording')
     figure_module = require('matplotlib.figure', package='matplotlib', extra='metrics')
     backend = require('matplotlib.backends.backend_agg', package='matplotlib', extra='metrics')
-    levels = {title: level_db(audio, sample_rate) for title, audio in recordings.items()}
-    top_db = max(float(level.max()) for level in levels.values())
+    levels = {title: _levels(audio, sample_rate) for title, audio in recordings.items()}
+    top_db = max(float(level.level_db.max()) for level in levels.values())
+    top_khz = max(level.sample_rate for level in levels.values()) / 2000
     figure = figure_module.Figure(figsize=(9, 0.6 + 2.2 * len(levels)), layout='constrained')
     # Naming the canvas keeps pyplot, and with it the process-wide choice of a backend, out of this.
     backend.FigureCanvasAgg(figure)
     panels = figure.subplots(len(levels), 1, sharex=True, squeeze=False)[:, 0]
     for panel, (title, level) in zip(panels, levels.items(), strict=True):
-        duration_s = torch.as_tensor(recordings[title]).shape[-1] / sample_rate
         image = panel.imshow(
-            level,
+            level.level_db,
             origin='lower',
             aspect='auto',
-            extent=(0, duration_s, 0, sample_rate / 2000),
+            extent=(0, level.duration_s, 0, level.sample_rate / 2000),
             vmin=top_db - _RANGE_DB,
             vmax=top_db,
             cmap='magma',
             interpolation='nearest',
         )
+        panel.set_ylim(0, top_khz)
         panel.set_title(title, loc='left')
         panel.set_ylabel('kHz')
         if cutoff_hz is not None:
@@ -77,7 +79,7 @@ def spectrogram_sheet(
 
 def save_spectrogram_sheet(
     path: str | Path,
-    recordings: Mapping[str, np.ndarray | Tensor],
+    recordings: Mapping[str, np.ndarray | Tensor | Levels],
     sample_rate: int,
     *,
     cutoff_hz: float | None = None,
@@ -87,8 +89,8 @@ def save_spectrogram_sheet(
 
     Args:
         path: file to write.
-        recordings: title to samples (T,) or (C, T).
-        sample_rate: of all of them, in Hz.
+        recordings: title to samples (T,) or (C, T), or to levels.
+        sample_rate: of the samples, in Hz.
         cutoff_hz: end of the known band, marked.
         gaps: (start, end) in seconds, marked.
 
@@ -121,7 +123,7 @@ def level_db(audio: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
         raise ValueError(
             f'audio must be (T,) or (C, T) and not empty; got shape {tuple(torch.as_tensor(audio).shape)}'
         )
-    window_length = 2 ** max(5, round(np.log2(0.046 * sample_rate)))
+    window_length = window_samples(sample_rate)
     spectrum = torch.stft(
         samples,
         window_length,
@@ -131,6 +133,13 @@ def level_db(audio: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
         return_complex=True,
     )
     power = spectrum.abs().square()
-    if power.shape[1] > _MOST_COLUMNS:
-        power = torch.nn.functional.adaptive_max_pool1d(power, _MOST_COLUMNS)
-    return (10 * torch.log10(power.clamp_min(1e-14))).numpy()
+    if power.shape[1] > MOST_COLUMNS:
+        power = torch.nn.functional.adaptive_max_pool1d(power, MOST_COLUMNS)
+    return (10 * torch.log10(power.clamp_min(FLOOR))).numpy()
+
+
+def _levels(recording: np.ndarray | Tensor | Levels, sample_rate: int) -> Levels:
+    if isinstance(recording, Levels):
+        return recording
+    level = level_db(recording, sample_rate)
+    return Levels(level, sample_rate, torch.as_tensor(recording).shape[-1] / sample_rate)
