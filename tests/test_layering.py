@@ -25,12 +25,13 @@ ALLOWED = {
     'evaluation': {'signal', 'files'},
     'restoration': {'signal', 'processes', 'files'},
     'checkpoints': {'signal', 'processes', 'networks'},
+    'reporting': {'signal', 'files', 'evaluation', 'restoration', 'checkpoints'},
     '_nemo': set(),
 }
 WIRING = {'signal', 'files', 'processes', 'networks', 'losses', 'data', 'evaluation', 'restoration', 'checkpoints'}
 ALLOWED['models'] = WIRING | {'_nemo'}
 ALLOWED['__init__'] = ALLOWED['models'] | {'models'}
-ALLOWED['apps'] = ALLOWED['models'] | {'models', '__init__'}
+ALLOWED['apps'] = ALLOWED['models'] | {'models', 'reporting', '__init__'}
 
 NEMO = {'nemo', 'lightning', 'pytorch_lightning', 'hydra'}
 NEMO_LAYERS = {'models', '_nemo'}

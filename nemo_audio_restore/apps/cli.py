@@ -5,6 +5,7 @@ import typer
 from nemo_audio_restore.apps import (
     commands_convert,
     commands_demo,
+    commands_doctor,
     commands_evaluate,
     commands_models,
     commands_restore,
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command('restore')(commands_restore.restore)
 app.command('demo')(commands_demo.demo)
 app.command('evaluate')(commands_evaluate.evaluate)
+app.command('doctor')(commands_doctor.doctor)
 app.add_typer(commands_convert.app, name='convert')
 app.add_typer(commands_models.app, name='models')
 

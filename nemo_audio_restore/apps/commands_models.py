@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nemo_audio_restore.apps import console
+from nemo_audio_restore.apps import console, inputs, loading
 
 app = typer.Typer(help='Names that --model takes.', no_args_is_help=True, rich_markup_mode=None)
 AsJson = Annotated[bool, typer.Option('--json', help='As JSON.')]
@@ -41,3 +41,27 @@ def info(name: Annotated[str, typer.Argument(help='Name from the list.')], as_js
     for key, value in values.items():
         if value != '':
             console.result(f'{key}: {value}')
+
+
+@app.command('pull')
+def pull(
+    name: Annotated[str, typer.Argument(help='Name from the list, or ORG/NAME on the Hugging Face Hub.')],
+    refresh: Annotated[bool, typer.Option('--refresh', help='Download again what is there already.')] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Downloads a model, so that it works offline; prints its file and hash."""
+    from nemo_audio_restore.reporting.provenance import file_sha256
+
+    try:
+        path = loading.fetch_model(name, refresh=refresh)
+    except inputs.UsageError as error:
+        console.say(f'error: {error}')
+        raise typer.Exit(1) from error
+    facts = {'file': str(path)}
+    if path.is_file():
+        facts.update(size_mb=f'{path.stat().st_size / 1e6:.1f}', sha256=file_sha256(path))
+    if as_json:
+        console.result_json(facts)
+        return
+    for key, value in facts.items():
+        console.result(f'{key}: {value}')

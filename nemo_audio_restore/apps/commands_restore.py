@@ -11,7 +11,8 @@ from nemo_audio_restore.apps import console, inputs, loading
 
 if TYPE_CHECKING:
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
-    from nemo_audio_restore.restoration import SamplerSettings
+    from nemo_audio_restore.reporting import ModelIdentity
+    from nemo_audio_restore.restoration import RestorationReport, SamplerSettings
 
 DEFAULT_MODEL = 'a2sb_44k_small'
 BITS = ('16', '24', 'float')
@@ -26,10 +27,13 @@ class _Options:
     gaps: list[tuple[float, float]]
     steps: int | None
     batch_size: int | None
-    seed: int
+    seeds: range
     bits: str | None
     clip: str
     overwrite: bool
+    sidecar: bool
+    plot: bool
+    page: bool
     quiet: bool
     verbose: bool
 
@@ -66,6 +70,10 @@ def restore(
         int | None, typer.Option(min=1, help="Network evaluations for each tile; default: the model's.")
     ] = None,
     seed: Annotated[int, typer.Option(help='Same seed, same result.')] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, metavar='N', help='Write N variants, with seeds from --seed on, in names with the seed.'),
+    ] = 1,
     device: Annotated[str, typer.Option('-d', '--device', help='auto, cpu, cuda, cuda:N or mps.')] = 'auto',
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Tiles at once: more memory, faster on a GPU; default: the model's.")
@@ -74,8 +82,18 @@ def restore(
     bits: Annotated[str | None, typer.Option(help='16, 24 or float; default: float for wav, 24 for flac.')] = None,
     clip: Annotated[str, typer.Option(help='Above full scale: none (warn), clamp or rescale.')] = 'none',
     name: Annotated[
-        str, typer.Option(help='File name inside folders; fields: {stem} {suffix} {ext} {seed}.')
-    ] = '{stem}.restored.{ext}',
+        str | None,
+        typer.Option(
+            help=f'Name of files in folders: {{stem}} {{suffix}} {{ext}} {{seed}}; default {inputs.DEFAULT_NAME}.'
+        ),
+    ] = None,
+    plot: Annotated[bool, typer.Option('--plot', help='Also write a picture: spectrograms before and after.')] = False,
+    page: Annotated[
+        bool, typer.Option('--report', help='Also write an HTML page: what was generated, to see and to hear.')
+    ] = False,
+    sidecar: Annotated[
+        bool, typer.Option(help='Write a JSON file with hashes, settings, versions and what was generated.')
+    ] = True,
     overwrite: Annotated[
         bool, typer.Option('--overwrite', help='Replace existing results instead of skipping.')
     ] = False,
@@ -87,8 +105,8 @@ def restore(
     """Generates what is missing above a cutoff and inside gaps; everything else stays as recorded."""
     try:
         options = _Options(
-            cutoff, [inputs.parse_gap(text) for text in gap or []], steps, batch_size, seed, bits, clip, overwrite,
-            quiet, verbose,
+            cutoff, [inputs.parse_gap(text) for text in gap or []], steps, batch_size, range(seed, seed + seeds), bits,
+            clip, overwrite, sidecar, plot, page, quiet, verbose,
         )  # fmt: skip
         jobs = _jobs(sources, output, options, file_format=file_format, name=name)
         outcomes = _run(jobs, options, model=model, device=device, dry_run=dry_run)
@@ -113,7 +131,7 @@ def restore(
 
 
 def _jobs(
-    sources: list[str], output: Path, options: _Options, *, file_format: str | None, name: str
+    sources: list[str], output: Path, options: _Options, *, file_format: str | None, name: str | None
 ) -> list[inputs.Job]:
     """Everything that can be checked about the command line without opening a file."""
     from nemo_audio_restore.files.audio import READABLE_SUFFIXES
@@ -132,7 +150,7 @@ def _jobs(
             raise inputs.UsageError(f'{option} {value} is unknown; choose from {", ".join(allowed)}')
     found = inputs.find_inputs(sources, READABLE_SUFFIXES, exclude=output)
     single = len(sources) == 1 and len(found) == 1 and not Path(sources[0]).is_dir()
-    jobs = inputs.plan_jobs(found, output, single=single, file_format=file_format, name=name, seed=options.seed)
+    jobs = inputs.plan_jobs(found, output, single=single, file_format=file_format, name=name, seeds=options.seeds)
     flac = any(job.target.suffix.lower() == '.flac' for job in jobs)
     if flac and options.bits == 'float':
         raise inputs.UsageError('--bits float is not possible in FLAC; choose 16 or 24, or write wav')
@@ -144,6 +162,7 @@ def _run(jobs: list[inputs.Job], options: _Options, *, model: str, device: str, 
 
     outcomes = []
     loaded: AudioRestoreModel | None = None
+    identity: ModelIdentity | None = None
     for job in jobs:
         outcome = _Outcome(str(job.source), str(job.target), 'planned')
         outcomes.append(outcome)
@@ -165,7 +184,10 @@ def _run(jobs: list[inputs.Job], options: _Options, *, model: str, device: str, 
                 console.say(f'{job.source} ({info.duration_s:.1f} s, {info.channels} ch) -> {job.target}')
             continue
         loaded = loaded or loading.load_model(model, device)
-        _restore_one(loaded, job, options, outcome)
+        report = _restore_one(loaded, job, options, outcome)
+        if report is not None and (options.sidecar or options.plot or options.page):
+            identity = identity or loading.identify_model(model, device)
+            _document(report, options, outcome, model=identity, settings=_settings(loaded, options))
     return outcomes
 
 
@@ -174,7 +196,9 @@ def _is_same(job: inputs.Job) -> bool:
     return job.target.exists() and job.target.samefile(job.source)
 
 
-def _restore_one(model: 'AudioRestoreModel', job: inputs.Job, options: _Options, outcome: _Outcome) -> None:
+def _restore_one(
+    model: 'AudioRestoreModel', job: inputs.Job, options: _Options, outcome: _Outcome
+) -> 'RestorationReport | None':
     from nemo_audio_restore.files.audio import AudioFileError
     from nemo_audio_restore.restoration import RestorationError
 
@@ -186,7 +210,7 @@ def _restore_one(model: 'AudioRestoreModel', job: inputs.Job, options: _Options,
                 cutoff_hz=options.cutoff_hz,
                 gaps=options.gaps,
                 settings=_settings(model, options),
-                seed=options.seed,
+                seed=job.seed,
                 bits=options.bits,
                 clip=options.clip,
                 overwrite=options.overwrite,
@@ -205,6 +229,34 @@ def _restore_one(model: 'AudioRestoreModel', job: inputs.Job, options: _Options,
             for warning in report.warnings:
                 console.say(f'warning: {job.source}: {warning}')
             console.say(_summary(report.as_dict()))
+        return report
+    return None
+
+
+def _document(
+    report: 'RestorationReport',
+    options: _Options,
+    outcome: _Outcome,
+    *,
+    model: 'ModelIdentity',
+    settings: 'SamplerSettings',
+) -> None:
+    """Writes what is kept beside the restored file."""
+    from nemo_audio_restore.files.audio import AudioFileError
+    from nemo_audio_restore.reporting import write_documents
+
+    try:
+        written = write_documents(
+            report, sidecar=options.sidecar, picture=options.plot, html=options.page, model=model, settings=settings
+        )
+    except (AudioFileError, OSError, ImportError) as error:
+        _fail(outcome, f'{outcome.target} is complete, but what belongs beside it could not be written: {error}')
+        return
+    outcome.report['documents'] = [str(path) for path in written.paths]
+    if not options.quiet:
+        for path in (written.picture, written.page):
+            if path is not None:
+                console.say(f'wrote {path}')
 
 
 def _settings(model: 'AudioRestoreModel', options: _Options) -> 'SamplerSettings':

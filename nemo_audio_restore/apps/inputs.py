@@ -1,12 +1,15 @@
 """Which files a command line means, and where their results go."""
 
 import glob
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 FORMATS = ('wav', 'flac')
 NAME_FIELDS = ('stem', 'suffix', 'ext', 'seed')
+DEFAULT_NAME = '{stem}.restored.{ext}'
+NAME_WITH_SEED = '{stem}.restored.seed{seed}.{ext}'
 
 
 class UsageError(ValueError):
@@ -15,10 +18,11 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """One file to read and the file to write."""
+    """One file to read, the file to write, and the seed of that variant."""
 
     source: Path
     target: Path
+    seed: int
 
 
 def find_inputs(arguments: Sequence[str], suffixes: Sequence[str], *, exclude: Path) -> list[tuple[Path, Path]]:
@@ -66,8 +70,8 @@ def plan_jobs(
     *,
     single: bool,
     file_format: str | None,
-    name: str,
-    seed: int,
+    name: str | None,
+    seeds: Sequence[int],
 ) -> list[Job]:
     """Where each result goes.
 
@@ -76,11 +80,12 @@ def plan_jobs(
         output: a file for a single input, else a folder.
         single: whether one file was named, not a folder or several files.
         file_format: member of ``FORMATS``; None takes the output's ending, or wav.
-        name: template with ``{stem}``, ``{suffix}``, ``{ext}`` and ``{seed}``, used inside folders.
-        seed: for the template.
+        name: template with ``{stem}``, ``{suffix}``, ``{ext}`` and ``{seed}``, used inside folders; None takes
+            ``DEFAULT_NAME``, or ``NAME_WITH_SEED`` where there are several seeds.
+        seeds: one variant is made with each; a single output file gets the seed in its name where there are several.
 
     Returns:
-        One job for each input; folders keep their tree.
+        A job for each input and seed; folders keep their tree.
 
     Raises:
         UsageError: the output does not fit the inputs, or two inputs would go to one file.
@@ -89,27 +94,36 @@ def plan_jobs(
     if single and ending and not output.is_dir():
         if file_format is not None and ending != file_format:
             raise UsageError(f'--format {file_format} contradicts the output {output}')
-        return [Job(inputs[0][0], output)]
+        if name is not None:
+            raise UsageError(f'--name is for folders, but the output {output} is a file: leave one of them out')
+        if len(seeds) == 1:
+            return [Job(inputs[0][0], output, seeds[0])]
+        variants = [output.with_name(f'{output.stem}.seed{seed}{output.suffix}') for seed in seeds]
+        return [Job(inputs[0][0], variant, seed) for variant, seed in zip(variants, seeds, strict=True)]
     if ending in FORMATS or output.is_file():
         raise UsageError(f'{output} is a file, but the input may be several: give a folder')
-    targets: dict[Path, Path] = {}
-    for source, relative in inputs:
-        try:
-            file_name = name.format(
-                stem=relative.stem, suffix=relative.suffix.lstrip('.'), ext=file_format or 'wav', seed=seed
-            )
-        except (KeyError, IndexError, ValueError) as error:
-            fields = ', '.join('{' + field + '}' for field in NAME_FIELDS)
-            raise UsageError(f'--name {name} is not usable: the fields are {fields}') from error
-        if not file_name or Path(file_name).name != file_name:
-            raise UsageError(f'--name {name} must give the name of a file, without folders')
-        target = output / relative.parent / file_name
-        if target in targets:
-            raise UsageError(
-                f'{targets[target]} and {source} would both be written to {target}; add {{suffix}} to --name'
-            )
-        targets[target] = source
-    return [Job(source, target) for target, source in targets.items()]
+    if name is None:
+        name = DEFAULT_NAME if len(seeds) == 1 else NAME_WITH_SEED
+    jobs: dict[Path, Job] = {}
+    for (source, relative), seed in itertools.product(inputs, seeds):
+        target = output / relative.parent / _file_name(name, relative, file_format or 'wav', seed)
+        if target in jobs:
+            other = jobs[target].source
+            field, who = ('suffix', f'{other} and {source}') if other != source else ('seed', f'all seeds of {source}')
+            raise UsageError(f'{who} would be written to {target}; add {{{field}}} to --name')
+        jobs[target] = Job(source, target, seed)
+    return list(jobs.values())
+
+
+def _file_name(template: str, relative: Path, extension: str, seed: int) -> str:
+    try:
+        name = template.format(stem=relative.stem, suffix=relative.suffix.lstrip('.'), ext=extension, seed=seed)
+    except (KeyError, IndexError, ValueError) as error:
+        fields = ', '.join('{' + field + '}' for field in NAME_FIELDS)
+        raise UsageError(f'--name {template} is not usable: the fields are {fields}') from error
+    if not name or Path(name).name != name:
+        raise UsageError(f'--name {template} must give the name of a file, without folders')
+    return name
 
 
 def parse_gap(text: str) -> tuple[float, float]:

@@ -1,11 +1,13 @@
 """Models and devices by the names that users type."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_audio_restore.apps.inputs import UsageError
 
 if TYPE_CHECKING:
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+    from nemo_audio_restore.reporting import ModelIdentity
 
 
 def load_model(name: str, device: str) -> 'AudioRestoreModel':
@@ -31,6 +33,34 @@ def load_model(name: str, device: str) -> 'AudioRestoreModel':
     except (ValueError, OSError, KeyError) as error:
         raise UsageError(f'the model {name} cannot be loaded: {error}') from error
     return model.to(where).eval()
+
+
+def fetch_model(name: str, *, refresh: bool = False) -> Path:
+    """The file or folder behind the name of a model, downloaded if need be.
+
+    Args:
+        name: as for :func:`load_model`.
+        refresh: download again what is cached already.
+
+    Returns:
+        An existing path.
+
+    Raises:
+        UsageError: there is no such model, or it cannot be reached.
+    """
+    from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+
+    try:
+        return Path(AudioRestoreModel.from_pretrained(name, refresh_cache=refresh, return_model_file=True))
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def identify_model(name: str, device: str) -> 'ModelIdentity':
+    """What the provenance of a file says about the model: its name, file and device."""
+    from nemo_audio_restore.reporting import ModelIdentity
+
+    return ModelIdentity(name, fetch_model(name), find_device(device))
 
 
 def find_device(name: str) -> str:

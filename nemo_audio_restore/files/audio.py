@@ -142,6 +142,11 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
     return np.concatenate(list(read_blocks(path)), axis=1), info.sample_rate
 
 
+def backend() -> dict[str, str]:
+    """Version of libsndfile and the containers that it can decode here."""
+    return {'libsndfile': soundfile.__libsndfile_version__, 'formats': ' '.join(sorted(soundfile.available_formats()))}
+
+
 def _open(path: Path) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(str(path))

@@ -1,12 +1,13 @@
 """Looking into a long audio file at a few places, without decoding all of it."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from nemo_audio_restore.files.audio import AudioFileError, AudioInfo, probe
+from nemo_audio_restore.files.audio import AudioFileError, AudioInfo, probe, read_blocks
 
 # Some Ogg and MP3 files end a little before the length that their header implies.
 _HEADER_SLACK_S = 0.1
@@ -49,3 +50,44 @@ def _positions(info: AudioInfo, count: int, excerpt_s: float) -> list[tuple[int,
     if info.num_samples <= count * size:
         return [(0, info.num_samples)]
     return [(int(start), size) for start in np.linspace(0, info.num_samples - size, count)]
+
+
+def read_spans(path: str | Path, spans: Sequence[tuple[float, float]]) -> list[np.ndarray]:
+    """Cuts stretches out of a file in one pass, exact to the sample also where seeking is not (MP3).
+
+    Args:
+        path: an audio file.
+        spans: (start, end) in seconds, sorted by their start; they may overlap.
+
+    Returns:
+        For each span (C, n) float32 samples, fewer where the file ends before.
+
+    Raises:
+        AudioFileError: unreadable or damaged.
+    """
+    rate = probe(path).sample_rate
+    limits = [(round(start * rate), round(end * rate)) for start, end in spans]
+    pieces: list[list[np.ndarray]] = [[] for _ in limits]
+    offset, last = 0, max((stop for _, stop in limits), default=0)
+    for block in read_blocks(path):
+        for collected, (start, stop) in zip(pieces, limits, strict=True):
+            collected.append(block[:, max(start - offset, 0) : max(stop - offset, 0)])
+        offset += block.shape[1]
+        if offset >= last:
+            break
+    return [np.concatenate(collected, axis=1) for collected in pieces]
+
+
+def flac_bytes(audio: np.ndarray, sample_rate: int) -> bytes:
+    """A FLAC file of 16 bits in memory, for embedding.
+
+    Args:
+        audio: (C, T) samples, C <= 8; what exceeds full scale is clipped.
+        sample_rate: in Hz.
+
+    Returns:
+        The file.
+    """
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(audio.T, -1.0, 1.0), sample_rate, 'PCM_16', format='FLAC')
+    return buffer.getvalue()

@@ -14,6 +14,7 @@ def fake_model(monkeypatch):
     from fake_restorer import FakeRestorer
 
     from nemo_audio_restore.apps import loading
+    from nemo_audio_restore.reporting import ModelIdentity
     from nemo_audio_restore.restoration import SamplerSettings, restore_file
 
     class FakeModel(FakeRestorer):
@@ -30,4 +31,5 @@ def fake_model(monkeypatch):
         return model
 
     monkeypatch.setattr(loading, 'load_model', load)
+    monkeypatch.setattr(loading, 'identify_model', lambda name, device: ModelIdentity(name, None, 'cpu'))
     return model

@@ -56,7 +56,8 @@ def test_a_folder_keeps_its_tree_and_existing_results_are_skipped(tmp_path, fake
     result = run(tmp_path / 'in', '-o', out, '--cutoff', 6000, '--name', '{stem}.{suffix}.{seed}.{ext}', '--seed', 3)
     assert result.exit_code == 0, result.stderr
     names = {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()}
-    assert names == {'a.wav.3.wav', 'deep/er/b.flac.3.wav', 'deep/c.wav.3.wav'}
+    results = {'a.wav.3', 'deep/er/b.flac.3', 'deep/c.wav.3'}
+    assert names == {f'{name}.wav' for name in results} | {f'{name}.restored.json' for name in results}
     evaluations = fake_model.network.tiles
     again = run(tmp_path / 'in', '-o', out, '--cutoff', 6000, '--name', '{stem}.{suffix}.{seed}.{ext}', '--seed', 3)
     assert again.exit_code == 0 and again.stderr.count('skipped') == 3
@@ -72,7 +73,7 @@ def test_a_folder_keeps_its_tree_and_existing_results_are_skipped(tmp_path, fake
 def test_patterns_work_without_a_shell(tmp_path, fake_model):
     for name in ('a1.wav', 'a2.wav', 'b.wav'):
         make(tmp_path / name)
-    result = run(tmp_path / 'a*.wav', '-o', tmp_path / 'out', '--gap', '0.1:0.12')
+    result = run(tmp_path / 'a*.wav', '-o', tmp_path / 'out', '--gap', '0.1:0.12', '--no-sidecar')
     assert result.exit_code == 0
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a1.restored.wav', 'a2.restored.wav']
 
@@ -81,7 +82,7 @@ def test_one_bad_file_does_not_stop_the_others_and_is_listed(tmp_path, fake_mode
     make(tmp_path / 'in' / 'good.wav')
     (tmp_path / 'in' / 'letter.wav').write_text('dear archive')
     (tmp_path / 'in' / 'short.wav').write_bytes(make(tmp_path / 'short.wav', 10 / 44100).read_bytes())
-    result = run(tmp_path / 'in', '-o', tmp_path / 'out', '--cutoff', 6000, '--json')
+    result = run(tmp_path / 'in', '-o', tmp_path / 'out', '--cutoff', 6000, '--json', '--no-sidecar')
     assert result.exit_code == 1
     report = {file['source'].rsplit('/')[-1]: file for file in json.loads(result.stdout)['files']}
     assert report['good.wav']['status'] == 'restored' and report['good.wav']['cutoff_hz'] == 6000
@@ -181,7 +182,7 @@ def test_damaged_files_end_in_a_sentence_or_a_valid_file(tmp_path_factory, fake_
     source.write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter('error', RuntimeWarning)
-        result = run(source, '-o', folder / 'out.wav', '--cutoff', 4000, '--json')
+        result = run(source, '-o', folder / 'out.wav', '--cutoff', 4000, '--json', '--no-sidecar')
     assert result.exit_code in (0, 1), result.stderr
     assert 'Traceback' not in result.stderr and '(-v shows the details)' not in result.stderr, result.stderr
     outputs = [path.name for path in folder.iterdir() if path.name.startswith(('out', '.'))]
