@@ -9,9 +9,9 @@ from nemo_audio_restore.apps import console
 
 def doctor(as_json: Annotated[bool, typer.Option('--json', help='As JSON.')] = False) -> None:
     """Tells versions, devices, memory, formats and models, and what is wrong; exits with 1 if anything is."""
-    from nemo_audio_restore.reporting.environment import as_text, environment
+    from nemo_audio_restore.reporting.environment import as_text, describe_environment
 
-    sections = environment()
+    sections = describe_environment()
     if as_json:
         console.result_json(sections)
     else:

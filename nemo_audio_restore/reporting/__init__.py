@@ -1,7 +1,7 @@
 """What people keep beside a restored file: provenance, picture, page; and facts about the machine."""
 
 from nemo_audio_restore.reporting.documents import Documents, write_documents
-from nemo_audio_restore.reporting.environment import environment
+from nemo_audio_restore.reporting.environment import describe_environment
 from nemo_audio_restore.reporting.provenance import ModelIdentity, provenance
 
-__all__ = ['Documents', 'ModelIdentity', 'environment', 'provenance', 'write_documents']
+__all__ = ['Documents', 'ModelIdentity', 'describe_environment', 'provenance', 'write_documents']

@@ -32,7 +32,7 @@ def versions() -> Section:
     return found
 
 
-def environment() -> dict[str, Section]:
+def describe_environment() -> dict[str, Section]:
     """Everything that a report of a problem should say.
 
     Returns:
@@ -60,7 +60,7 @@ def as_text(sections: Mapping[str, Section]) -> str:
     """The sections as aligned lines.
 
     Args:
-        sections: from :func:`environment`.
+        sections: from :func:`describe_environment`.
 
     Returns:
         Text without a final line break; empty sections say "none".

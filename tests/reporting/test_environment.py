@@ -4,7 +4,7 @@ import pytest
 
 from nemo_audio_restore import __version__
 from nemo_audio_restore.reporting import environment as module
-from nemo_audio_restore.reporting.environment import as_text, environment, versions
+from nemo_audio_restore.reporting.environment import as_text, describe_environment, versions
 
 
 def test_versions_name_this_package_and_libsndfile():
@@ -14,7 +14,7 @@ def test_versions_name_this_package_and_libsndfile():
 
 
 def test_a_sound_machine_has_its_devices_formats_and_models():
-    sections = environment()
+    sections = describe_environment()
     assert 'threads' in sections['devices']['cpu'] and 'MP3' in sections['audio']['formats']
     assert 'a2sb_44k_small' in sections['models']
     assert {'memory', 'disk'} <= set(sections['machine'])
@@ -30,7 +30,7 @@ def test_a_sound_machine_has_its_devices_formats_and_models():
 )
 def test_what_is_wrong_is_listed_with_what_to_do(monkeypatch, name, value, problem, words):
     monkeypatch.setattr(module, name, value)
-    assert words in environment()['problems'][problem]
+    assert words in describe_environment()['problems'][problem]
 
 
 def test_text_is_aligned_and_says_none():
