@@ -12,8 +12,8 @@ def generated_parts(report: RestorationReport) -> list[dict[str, float | str]]:
 
     Returns:
         One dictionary for each part, with ``start_s``, ``end_s``, ``low_hz`` and ``high_hz``; ``kind`` is
-        ``bandwidth`` or ``gap``. Below ``low_hz`` of the bandwidth the generated part fades out over ``fade_hz``,
-        around a gap over ``fade_s``.
+        ``bandwidth``, ``gap`` or ``region``. Below ``low_hz`` of the bandwidth the generated part fades out over
+        ``fade_hz``, around a gap or region over ``fade_s``.
     """
     nyquist = report.output_rate / 2
     parts: list[dict[str, float | str]] = []
@@ -39,6 +39,17 @@ def generated_parts(report: RestorationReport) -> list[dict[str, float | str]]:
                 'fade_s': report.crossfade_s,
             }
         )
+    for start, end, low, high in report.regions:
+        parts.append(
+            {
+                'kind': 'region',
+                'start_s': start,
+                'end_s': end,
+                'low_hz': low,
+                'high_hz': min(high, nyquist),
+                'fade_s': report.crossfade_s,
+            }
+        )
     return parts
 
 
@@ -55,5 +66,6 @@ def in_words(report: RestorationReport) -> str:
     shown = [f'{start:g}-{end:g} s' for start, end in report.gaps[:8]]
     hidden = len(report.gaps) - len(shown)
     parts += [', '.join(shown) + (f' and {hidden} more gaps' if hidden else '')] if shown else []
+    parts += [f'{start:g}-{end:g} s from {low:g} to {high:g} Hz' for start, end, low, high in report.regions[:8]]
     what = f'generated {" and ".join(parts)}' if parts else 'generated nothing'
     return f'nemo-audio-restore {__version__} {what}; seed {report.seed}'

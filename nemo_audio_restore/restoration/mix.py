@@ -32,17 +32,19 @@ def mixed(
     dry: Iterator[np.ndarray],
     band: Iterator[np.ndarray] | None,
     restored: Iterator[np.ndarray] | None,
+    boxes: Iterator[np.ndarray] | None,
     gate: GapGate,
     *,
     channels: int,
     num_samples: int,
 ) -> Iterator[np.ndarray]:
-    """Sum of (1 - g) dry + g restored + band, at the rate of the output.
+    """Sum of (1 - g) dry + g restored + band + boxes, at the rate of the output.
 
     Args:
         dry: the input.
         band: the bandwidth extension, or None.
         restored: input plus D, or None without gaps.
+        boxes: what time-frequency boxes change, or None.
         gate: g.
         channels: C.
         num_samples: T.
@@ -50,12 +52,21 @@ def mixed(
     Yields:
         (C, n) float32 blocks with T samples together.
     """
-    for first, count, audio, streams in _blocks(dry, [band, restored], channels, num_samples):
+    for first, count, audio, streams in _blocks(dry, [band, restored, boxes], channels, num_samples):
         if streams[1] is not None and (inside := gate(first, count)) is not None:
             audio = (1 - inside) * audio + inside * streams[1]
-        if streams[0] is not None:
-            audio = audio + streams[0]
+        for added in (streams[0], streams[2]):
+            audio = audio if added is None else audio + added
         yield audio
+
+
+def gated(difference: Iterator[Tensor], gate: GapGate) -> Iterator[np.ndarray]:
+    """A difference inside the gate only, as (C, n) blocks."""
+    first = 0
+    for block in difference:
+        inside = gate(first, block.shape[1])
+        first += block.shape[1]
+        yield np.zeros(block.shape, np.float32) if inside is None else (block * block.new_tensor(inside)).numpy()
 
 
 def summed(first: Iterator[np.ndarray], second: Iterator[np.ndarray], *, channels: int) -> Iterator[np.ndarray]:

@@ -35,6 +35,7 @@ class Plan:
         num_frames: N of the file; tiles may go beyond it, into reflected audio.
         rows: (F, 1) mask of the bandwidth extension, zeros without one.
         gap_frames: sorted, disjoint frame ranges [start, stop) that hold damaged samples, reflected ones included.
+        boxes: frame ranges with row ranges, (start, stop, low, high), of regions, reflected ones included.
         wanted: (N,) bool, frames whose estimate is used; the others are silent.
         segments: what to compute, in order, not overlapping.
         tile_frames: W.
@@ -45,6 +46,7 @@ class Plan:
     num_frames: int
     rows: Tensor
     gap_frames: tuple[Span, ...]
+    boxes: tuple[tuple[int, int, int, int], ...]
     wanted: np.ndarray
     segments: tuple[Segment, ...]
     tile_frames: int
@@ -57,11 +59,25 @@ class Plan:
 
     def mask(self, first: int, count: int) -> Tensor:
         """(1, 1, F, count) mask of what is to be generated in frames from ``first``."""
+        return torch.maximum(self._base_mask(first, count), self._all_boxes(first, count))[None, None]
+
+    def box_mask(self, first: int, count: int) -> Tensor:
+        """(F, count) 1 for what is generated only because a region asks for it."""
+        return self._all_boxes(first, count) * (1 - self._base_mask(first, count))
+
+    def _base_mask(self, first: int, count: int) -> Tensor:
         mask = self.rows.repeat(1, count)
         for start, stop in self.gap_frames:
             if start < first + count and stop > first:
                 mask[:, max(start - first, 0) : stop - first] = 1.0
-        return mask[None, None]
+        return mask
+
+    def _all_boxes(self, first: int, count: int) -> Tensor:
+        mask = torch.zeros(len(self.rows), count)
+        for start, stop, low, high in self.boxes:
+            if start < first + count and stop > first:
+                mask[low:high, max(start - first, 0) : stop - first] = 1.0
+        return mask
 
     def gap_mask(self, first: int, count: int) -> Tensor:
         """(count,) 1 for frames that hold damaged samples."""
@@ -85,6 +101,7 @@ def make_plan(
     num_samples: int,
     cutoff_hz: float | None,
     gaps: Sequence[Span],
+    regions: Sequence[tuple[Span, tuple[float, float]]] = (),
     silent: np.ndarray,
     tile_frames: int,
     tile_hop_frames: int,
@@ -96,6 +113,7 @@ def make_plan(
         num_samples: T at the model's rate.
         cutoff_hz: everything above is generated; None for gaps only.
         gaps: damaged sample ranges [start, stop) at the model's rate.
+        regions: sample ranges with the (low, high) frequencies in Hz that are damaged there.
         silent: (N,) bool, frames that see digital silence only; bandwidth is not extended there.
         tile_frames: W.
         tile_hop_frames: divides ``tile_frames``.
@@ -115,14 +133,24 @@ def make_plan(
     else:
         rows = bandwidth_mask(cutoff_hz, representation)
         wanted = ~silent
-    for start, stop in gap_frames:
+    boxes = []
+    for span, (low, high) in regions:
+        first_row = max(round(low / representation.bin_width_hz) - 1, 0)
+        last_row = min(max(round(high / representation.bin_width_hz), first_row + 1), representation.num_bins)
+        for part in _reflected([span], num_samples, reach * representation.hop_length):
+            start, stop = _touched_frames(part, representation)
+            boxes.append((start, stop, first_row, last_row))
+    damaged_frames = _merged([*gap_frames, *((start, stop) for start, stop, _, _ in boxes)])
+    for start, stop in damaged_frames:
         wanted[start:stop] = True
     if cutoff_hz is None:
-        inside = [(start, min(stop, num_frames)) for start, stop in gap_frames if start < num_frames]
+        inside = [(start, min(stop, num_frames)) for start, stop in damaged_frames if start < num_frames]
         segments = _centred_segments(inside, num_frames, tile_frames, tile_hop_frames)
     else:
         segments = _grid_segments(wanted, tile_frames, tile_hop_frames)
-    return Plan(num_samples, num_frames, rows, gap_frames, wanted, segments, tile_frames, tile_hop_frames)
+    return Plan(
+        num_samples, num_frames, rows, gap_frames, tuple(boxes), wanted, segments, tile_frames, tile_hop_frames
+    )
 
 
 def grid_tiles(num_frames: int, tile_frames: int, hop_frames: int) -> int:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from nemo_audio_restore.processes.bridge import SchrodingerBridge
+from nemo_audio_restore.signal.cutoff import CutoffEstimate
+from nemo_audio_restore.signal.gap_detection import Gap
 from nemo_audio_restore.signal.spectrogram import MagnitudePhaseSpectrogram
 
 OnProgress = Callable[[int, int], None]
@@ -124,6 +126,10 @@ class RestorationReport:
         clipped_samples: samples of the output above full scale, before the clip policy.
         rescale_db: gain that the clip policy 'rescale' applied to the whole output.
         seconds: wall time.
+        regions: (start, end, low, high) in seconds and Hz of the boxes that were generated.
+        detected_cutoff: what the detector of cutoffs found, or None where nobody asked.
+        detected_gaps: what the detector of gaps found.
+        notes: sentences for the user about what was detected.
         warnings: sentences for the user.
     """
 
@@ -146,7 +152,16 @@ class RestorationReport:
     clipped_samples: int = 0
     rescale_db: float = 0.0
     seconds: float = 0.0
+    regions: tuple[tuple[float, float, float, float], ...] = ()
+    detected_cutoff: CutoffEstimate | None = None
+    detected_gaps: tuple[Gap, ...] = ()
+    notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nothing was generated: the output holds the input's samples."""
+        return self.cutoff_hz is None and not self.gaps and not self.regions
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""

@@ -1,0 +1,301 @@
+"""How often the detector of cutoffs is right, beside the 99 % roll-off rule, on music that is damaged on purpose.
+
+    python examples/prepare_music.py ...            # makes the manifest of the held-out music, once
+    python benchmarks/cutoff.py --cuts corpus/test.jsonl.gz
+
+Every track gives a few clips; every clip is damaged in several ways that are drawn at random: a filter (sharp or
+soft) at 2 to 16 kHz, MP3 at 64 to 128 kbit/s, MP3 alone, up to half of the time silence (digital, or dithered). A
+cutoff is drawn only where the music reaches at least 10 % above. The true cutoff is the filter's -3 dB point (the
+middle of sharp ones), or the frequency above which the encoder takes 6 dB or more, whichever is lower. Full-band clips
+reach 18.5 kHz and are left as they are or darkened by 6 and 12 dB per octave above 500 Hz, in float and in 16 bits.
+A hit is a cutoff within 5 % of the truth, or 'full band' for full-band clips.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nemo_audio_restore.evaluation.report import markdown_table
+from nemo_audio_restore.files.audio import probe
+from nemo_audio_restore.files.excerpts import read_excerpts
+from nemo_audio_restore.files.lossy import lossy_round_trip
+from nemo_audio_restore.signal.bandwidth import long_term_spectrum
+from nemo_audio_restore.signal.cutoff import FULL_BAND_HZ, CutoffDetector
+
+RATE = 44100
+MP3_KBITS = (64, 96, 128)
+FILTERS = ('brick wall', 'resampler', 'Butterworth 24', 'Butterworth 12', 'Butterworth 8')
+"""Sharp: 100 Hz wide. The second falls from 3.5 % below the cutoff to 3.5 % above, as a resampler does."""
+FULL_BAND_SOURCE_HZ = 18500.0
+TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Case:
+    """One damaged clip.
+
+    Attributes:
+        track: name of the track.
+        package: where it comes from.
+        kind: name of the filter, 'MP3 only', or a kind of full-band clip.
+        mp3: kbit/s, or 0.
+        silence: share of the time.
+        truth_hz: the true cutoff; infinite for full-band clips.
+        audio: (C, T) float32.
+    """
+
+    track: str
+    package: str
+    kind: str
+    mp3: int
+    silence: float
+    truth_hz: float
+    audio: np.ndarray
+
+
+def gain_of(kind: str, frequency: np.ndarray, cutoff_hz: float) -> np.ndarray:
+    """Magnitude of a filter at frequencies in Hz."""
+    if kind.startswith('Butterworth'):
+        order = int(kind.split()[1])
+        return (1 + (frequency / cutoff_hz) ** (2 * order)) ** -0.5
+    half_width = 50.0 if kind == 'brick wall' else 0.035 * cutoff_hz
+    return 0.5 - 0.5 * np.sin(np.clip((frequency - cutoff_hz) / half_width, -1, 1) * np.pi / 2)
+
+
+def filtered(audio: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Applies a magnitude without phase to (C, T) samples."""
+    size = 2 * (len(gain) - 1)
+    return np.fft.irfft(np.fft.rfft(audio, size) * gain, size)[:, : audio.shape[1]].astype(np.float32)
+
+
+def grid(num_samples: int) -> np.ndarray:
+    """Frequencies in Hz at which :func:`filtered` wants its gain."""
+    return np.fft.rfftfreq(1 << (num_samples + RATE).bit_length(), 1 / RATE)
+
+
+def mp3(audio: np.ndarray, kbits: int) -> np.ndarray:
+    """Encodes and decodes at a constant rate."""
+    # libsndfile maps compression 0 .. 1 to 320 .. 32 kbit/s.
+    return lossy_round_trip(audio, RATE, codec='mp3', compression=(320 - kbits) / 288)
+
+
+def lost_above_hz(clean: np.ndarray, coded: np.ndarray) -> float:
+    """The frequency above which coded audio is 6 dB or more below the clean one everywhere."""
+    before, after = (
+        torch.nn.functional.avg_pool1d(long_term_spectrum(torch.from_numpy(x))[None], 9, stride=1, padding=4)[0]
+        for x in (clean, coded)
+    )
+    kept = (before > before.max() * 1e-10) & (after > before * 10**-0.6)
+    return float(torch.nonzero(kept)[-1] + 1) * RATE / (2 * (len(before) - 1))
+
+
+def with_silence(audio: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Appends silence until it takes a share of the time: digital, or the noise of 16 bit dither."""
+    missing = round(audio.shape[1] * share / (1 - share))
+    quiet = np.zeros((len(audio), missing), np.float32)
+    if rng.random() < 0.5:
+        quiet += (rng.triangular(-1, 0, 1, quiet.shape) / 32768).astype(np.float32)
+    half = missing // 2
+    return np.concatenate([quiet[:, :half], audio, quiet[:, half:]], axis=1)
+
+
+def faded(audio: np.ndarray) -> np.ndarray:
+    """Fades a third of the clip in and a third out."""
+    position = np.linspace(0, 3, audio.shape[1], dtype=np.float32)
+    return audio * np.minimum(np.minimum(position, 3 - position), 1)
+
+
+def damaged(
+    audio: np.ndarray, bandwidth_hz: float, count: int, rng: np.random.Generator
+) -> Iterator[tuple[str, int, float, float, np.ndarray]]:
+    """Draws (kind, kbit/s, share of silence, truth, audio) cases from one clip."""
+    frequency = grid(audio.shape[1])
+    for index in range(count):
+        kind = FILTERS[index % len(FILTERS)]
+        cutoff_hz = float(np.exp(rng.uniform(np.log(2000), np.log(min(16000, bandwidth_hz / 1.1)))))
+        kbits = int(rng.choice([0, 0, 0, *MP3_KBITS]))
+        silence = float(rng.choice([0.0, 0.25, 0.5]))
+        result = filtered(audio, gain_of(kind, frequency, cutoff_hz))
+        result = faded(result) if rng.random() < 0.25 else result
+        result = with_silence(result, silence, rng) if silence else result
+        if kbits:
+            coded = mp3(result, kbits)
+            cutoff_hz = min(cutoff_hz, lost_above_hz(result, coded))
+            result = coded
+        yield kind, kbits, silence, cutoff_hz, result
+    kbits, silence = int(rng.choice(MP3_KBITS)), float(rng.choice([0.0, 0.25, 0.5]))
+    clean = with_silence(audio, silence, rng)
+    coded = mp3(clean, kbits)
+    lost_hz = lost_above_hz(clean, coded)
+    if bandwidth_hz > 1.1 * lost_hz:
+        yield 'MP3 only', kbits, silence, lost_hz, coded
+    if bandwidth_hz < FULL_BAND_SOURCE_HZ:
+        return
+    for slope in (0, 6, 12):
+        silence = float(rng.choice([0.0, 0.25, 0.5]))
+        tilt = np.maximum(frequency / 500, 1) ** (-slope / 6.02)
+        result = with_silence(filtered(audio, tilt), silence, rng)
+        if rng.random() < 0.5:
+            dither = rng.triangular(-1, 0, 1, result.shape)
+            result = (np.round(result * 32768 + dither) / 32768).astype(np.float32)
+        yield f'full band, {slope} dB/octave', 0, silence, np.inf, result
+
+
+def cases(cuts: Path, *, clips: int, seconds: float, count: int, limit: int | None, stride: int) -> Iterator[Case]:
+    """Damaged clips of the tracks that a Lhotse manifest of cuts names."""
+    opener = gzip.open if cuts.suffix == '.gz' else open
+    with opener(cuts, 'rt') as lines:
+        entries = [json.loads(line) for line in lines][::stride][:limit]
+    for number, cut in enumerate(entries):
+        path = cuts.parent / cut['recording']['sources'][0]['source']
+        if probe(path).sample_rate != RATE:
+            continue
+        excerpts = list(read_excerpts(path, count=clips + 2, excerpt_s=seconds))[1:-1]
+        for index, (audio, _) in enumerate(excerpts[:clips]):
+            rng = np.random.default_rng([number, index])
+            if np.sqrt(np.mean(np.square(audio))) < 1e-3:
+                continue
+            for kind, kbits, silence, truth, result in damaged(audio, cut['custom']['bandwidth_hz'], count, rng):
+                yield Case(
+                    f'{path.stem}#{index}', cut['custom']['group'].split('/')[0], kind, kbits, silence, truth, result
+                )
+
+
+def rolloff_hz(audio: np.ndarray) -> float:
+    """The frequency below which 99 % of the spectrum's magnitude lies, as the published program finds its cutoff."""
+    spectrum = torch.stft(
+        torch.from_numpy(audio.mean(axis=0)), 2048, 512, window=torch.hann_window(2048), return_complex=True
+    ).abs()
+    total = spectrum.cumsum(0)
+    first = (total < 0.99 * total[-1:]).sum(0)
+    return float(first.double().mean()) * RATE / 2048
+
+
+def is_hit(truth_hz: float, found_hz: float | None) -> bool:
+    """Whether an estimate counts; None is 'full band'."""
+    if np.isinf(truth_hz):
+        return found_hz is None
+    return found_hz is not None and abs(found_hz / truth_hz - 1) <= TOLERANCE
+
+
+def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """Detects the cutoff of every case."""
+    rows = []
+    stream = cases(
+        arguments.cuts, clips=arguments.clips, seconds=arguments.seconds, count=arguments.cases,
+        limit=arguments.limit, stride=arguments.stride,
+    )  # fmt: skip
+    for case in stream:
+        started = time.perf_counter()
+        detector = CutoffDetector(len(case.audio), RATE)
+        detector.add(case.audio)
+        estimate = detector.estimate()
+        seconds = time.perf_counter() - started
+        simple = rolloff_hz(case.audio)
+        rows.append(
+            {
+                'track': case.track, 'package': case.package, 'kind': case.kind, 'mp3': case.mp3,
+                'silence': case.silence, 'truth': case.truth_hz, 'found': estimate.cutoff_hz,
+                'confidence': estimate.confidence, 'hit': is_hit(case.truth_hz, estimate.cutoff_hz),
+                'rolloff': simple, 'speed': case.audio.shape[1] / RATE / seconds,
+                'rolloff hit': is_hit(case.truth_hz, None if simple >= FULL_BAND_HZ else simple),
+            }
+        )  # fmt: skip
+        if arguments.verbose and not rows[-1]['hit']:
+            print(
+                f'{case.track:34} {case.kind:24} mp3 {case.mp3:3} silence {case.silence:.2f} '
+                f'truth {case.truth_hz:7.0f} found {estimate.cutoff_hz or 0:7.0f} ({estimate.confidence:.2f}) '
+                f'{estimate.reason}',
+                file=sys.stderr,
+                flush=True,
+            )
+    return rows
+
+
+def table(rows: list[dict[str, object]], title: str, groups: dict[str, list[dict[str, object]]]) -> str:
+    """Hit rates of groups of rows as markdown."""
+    lines = []
+    for name, members in groups.items():
+        if members:
+            errors = [
+                abs(row['found'] / row['truth'] - 1) for row in members if row['found'] and np.isfinite(row['truth'])
+            ]
+            lines.append(
+                {
+                    title: name,
+                    'cases': len(members),
+                    'detector': f'{100 * np.mean([row["hit"] for row in members]):.1f} %',
+                    '99 % roll-off': f'{100 * np.mean([row["rolloff hit"] for row in members]):.1f} %',
+                    'median error': f'{100 * np.median(errors):.1f} %' if errors else '',
+                }
+            )
+    return markdown_table(lines)
+
+
+def summary(rows: list[dict[str, object]]) -> str:
+    """All tables."""
+    cut = [row for row in rows if np.isfinite(row['truth'])]
+    full = [row for row in rows if not np.isfinite(row['truth'])]
+
+    def by(name: str, source: list[dict[str, object]]) -> dict[str, list[dict[str, object]]]:
+        values = sorted({row[name] for row in source})
+        return {str(value): [row for row in source if row[name] == value] for value in values}
+
+    bands = [(2000, 4000), (4000, 8000), (8000, 12000), (12000, 18000)]
+    by_cutoff = {f'{a} to {b} Hz': [row for row in cut if a <= row['truth'] < b] for a, b in bands}
+    sure = {
+        'confidence at least 0.5': [row for row in rows if row['confidence'] >= 0.5],
+        'below': [row for row in rows if row['confidence'] < 0.5],
+    }
+    parts = [
+        table(rows, 'all', {'low-passed': cut, 'full band': full}),
+        table(rows, 'filter', by('kind', cut)),
+        table(rows, 'true cutoff', by_cutoff),
+        table(rows, 'MP3 kbit/s (0: none)', by('mp3', cut)),
+        table(rows, 'share of silence', by('silence', cut)),
+        table(rows, 'package', by('package', rows)),
+        table(rows, 'full band', by('kind', full)),
+        table(rows, 'confidence', sure),
+    ]
+    return '\n\n'.join(part for part in parts if part)
+
+
+def main() -> None:
+    """Runs the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--cuts', type=Path, required=True, help='Lhotse cuts of the music (prepare_music.py)')
+    parser.add_argument('--clips', type=int, default=2, help='clips of each track')
+    parser.add_argument('--seconds', type=float, default=10.0, help='length of a clip before silence is added')
+    parser.add_argument('--cases', type=int, default=10, help='filtered versions of each clip')
+    parser.add_argument('--limit', type=int, help='only the first tracks')
+    parser.add_argument('--stride', type=int, default=1, help='only every n-th track')
+    parser.add_argument('--verbose', action='store_true', help='name the misses')
+    parser.add_argument('--output', type=Path, help='write the tables to this markdown file too')
+    arguments = parser.parse_args()
+    rows = run(arguments)
+    lines = [
+        f'`{shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}`',
+        f'{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}, '
+        f'{torch.get_num_threads()} threads; {len(rows)} cases of {len({row["track"] for row in rows})} clips; '
+        f'the detector reads {np.median([row["speed"] for row in rows]):.0f} s of audio a second.',
+    ]
+    text = '\n\n'.join([*lines, summary(rows)]) + '\n'
+    print(text)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text)
+
+
+if __name__ == '__main__':
+    main()
