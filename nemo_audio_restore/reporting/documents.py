@@ -81,16 +81,16 @@ def write_documents(
 
 
 def document_path(target: Path, suffix: str) -> Path:
-    """Where a document about a restored file lies: ``tape.wav`` and ``tape.restored.wav`` have ``tape.restored.json``.
+    """Where a document about a restored file lies: the document of ``tape.wav`` says that it is not the original's.
 
     Args:
         target: the restored file.
         suffix: of the document, with its dot.
 
     Returns:
-        A path in the folder of ``target``.
+        ``tape.restored.json`` for ``tape.wav`` and for ``tape.restored.wav``, ``restored.json`` for ``restored.wav``.
     """
-    stem = target.stem if '.restored' in target.stem else f'{target.stem}.restored'
+    stem = target.stem if 'restored' in target.stem else f'{target.stem}.restored'
     return target.with_name(stem + suffix)
 
 

@@ -143,6 +143,7 @@ def test_documents_of_a_resampled_file_keep_both_rates(restored):
         ('a.restored.wav', 'a.restored.json'),
         ('a.restored.seed3.wav', 'a.restored.seed3.json'),
         ('a.b.wav', 'a.b.restored.json'),
+        ('restored.wav', 'restored.json'),
     ],
 )
 def test_documents_lie_beside_the_output_under_its_name(tmp_path, target, expected):
