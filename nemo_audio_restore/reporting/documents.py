@@ -81,7 +81,7 @@ def write_documents(
 
 
 def document_path(target: Path, suffix: str) -> Path:
-    """Where a document about a restored file lies: the document of ``tape.wav`` says that it is not the original's.
+    """Where a document about a restored file lies; its name says that it is not about the original.
 
     Args:
         target: the restored file.
