@@ -25,6 +25,7 @@ def spectrogram_sheet(
     *,
     cutoff_hz: float | None = None,
     gaps: Sequence[tuple[float, float]] = (),
+    regions: Sequence[tuple[float, float, float, float]] = (),
 ) -> Figure:
     """Draws the spectrograms of several versions of one recording, one below the other, on one scale.
 
@@ -34,6 +35,7 @@ def spectrogram_sheet(
         sample_rate: of the samples, in Hz.
         cutoff_hz: where a dashed line marks the end of the known band.
         gaps: (start, end) in seconds, marked by dashed lines.
+        regions: (start, end, low, high) in seconds and Hz, marked by dashed boxes.
 
     Returns:
         A figure that belongs to no window and to no global state; ``figure.savefig(path)`` writes it.
@@ -65,13 +67,18 @@ def spectrogram_sheet(
             cmap='magma',
             interpolation='nearest',
         )
-        panel.set_ylim(0, top_khz)
         panel.set_title(title, loc='left')
         panel.set_ylabel('kHz')
         if cutoff_hz is not None:
             panel.axhline(cutoff_hz / 1000, color='white', linestyle='--', linewidth=0.8)
         for edge_s in (edge for gap in gaps for edge in gap):
             panel.axvline(edge_s, color='white', linestyle='--', linewidth=0.8)
+        for start_s, end_s, low_hz, high_hz in regions:
+            corners = [(start_s, low_hz), (end_s, low_hz), (end_s, high_hz), (start_s, high_hz), (start_s, low_hz)]
+            times, frequencies = zip(*corners, strict=True)
+            panel.plot(times, np.divide(frequencies, 1000), color='white', linestyle='--', linewidth=0.8)
+        panel.set_xlim(0, level.duration_s)
+        panel.set_ylim(0, top_khz)
     panels[-1].set_xlabel('seconds')
     figure.colorbar(image, ax=list(panels), label='dB', shrink=0.9)
     return figure
@@ -84,6 +91,7 @@ def save_spectrogram_sheet(
     *,
     cutoff_hz: float | None = None,
     gaps: Sequence[tuple[float, float]] = (),
+    regions: Sequence[tuple[float, float, float, float]] = (),
 ) -> None:
     """Writes :func:`spectrogram_sheet` as a picture; the suffix chooses the format (.png, .svg, .pdf).
 
@@ -93,12 +101,13 @@ def save_spectrogram_sheet(
         sample_rate: of the samples, in Hz.
         cutoff_hz: end of the known band, marked.
         gaps: (start, end) in seconds, marked.
+        regions: (start, end, low, high) in seconds and Hz, marked.
 
     Raises:
         ImportError: matplotlib is missing; install the `metrics` extra.
         ValueError: as for :func:`spectrogram_sheet`, or an unknown suffix.
     """
-    figure = spectrogram_sheet(recordings, sample_rate, cutoff_hz=cutoff_hz, gaps=gaps)
+    figure = spectrogram_sheet(recordings, sample_rate, cutoff_hz=cutoff_hz, gaps=gaps, regions=regions)
     figure.savefig(str(path), dpi=110)
 
 

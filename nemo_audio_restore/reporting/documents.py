@@ -70,7 +70,7 @@ def write_documents(
         )
     if picture or html:
         levels = {'before': file_levels(report.source), 'after': file_levels(report.target)}
-        overview = picture_bytes(levels, cutoff_hz=report.cutoff_hz, gaps=report.gaps)
+        overview = picture_bytes(levels, report)
         if picture:
             written['picture'] = _write(document_path(target, '.png'), overview)
         if html:

@@ -13,7 +13,10 @@ from nemo_audio_restore.reporting.places import Place
 from nemo_audio_restore.reporting.provenance import as_json
 
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-_SHOWN_ELSEWHERE = ('source', 'target', 'gaps', 'regions', 'notes', 'warnings')
+_SHOWN_ELSEWHERE = (
+    *('source', 'target', 'gaps', 'regions', 'notes', 'warnings'),
+    *('detected_cutoff', 'detected_gaps'),
+)
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } img { max-width: 100%; }
@@ -40,9 +43,9 @@ def page(record: Mapping[str, Any], *, overview: bytes, places: Sequence[Place])
         f'<h1>Restoration of {_text(name)}</h1>',
         f'<p>{_text(_sentence(record))}</p>',
         *(f'<p class="warning">{_text(warning)}</p>' for warning in report['warnings']),
-        *(f'<p>{_text(note)}</p>' for note in report.get('notes', ())),
         '<h2>The whole recording</h2>',
         _image(overview, 'spectrograms before and after'),
+        *_detected(report),
         '<h2>What was generated</h2>',
         _generated(record['generated']),
         '<h2>Listen</h2>',
@@ -78,30 +81,41 @@ def _sentence(record: Mapping[str, Any]) -> str:
     )
 
 
+def _detected(report: Mapping[str, Any]) -> list[str]:
+    """What the detectors found, where they were asked; their sentences come first."""
+    cutoff, gaps = report['detected_cutoff'], report['detected_gaps']
+    parts = [f'<p>{_text(note)}</p>' for note in report['notes']]
+    if cutoff is not None:
+        parts.append(_rows(cutoff))
+    if gaps:
+        cells = [(gap['kind'], f'{gap["start_s"]:.3f} s', f'{gap["end_s"]:.3f} s') for gap in gaps]
+        parts.append(_table(('gap', 'from', 'to'), cells))
+    return ['<h2>What was detected</h2>', *parts] if parts else []
+
+
 def _generated(parts: Sequence[Mapping[str, Any]]) -> str:
     if not parts:
         return '<p>Nothing.</p>'
-    rows = [('what', 'from', 'to', 'above', 'below', 'fades over')]
-    for part in parts:
-        fade = f'{part["fade_hz"]:.0f} Hz' if 'fade_hz' in part else f'{1000 * part.get("fade_s", 0):.0f} ms'
-        rows.append(
-            (
-                str(part['kind']),
-                f'{part["start_s"]:.3f} s',
-                f'{part["end_s"]:.3f} s',
-                f'{part["low_hz"]:.0f} Hz',
-                f'{part["high_hz"]:.0f} Hz',
-                fade,
-            )
-        )
     cells = [
-        ''.join(f'<{tag}>{_text(cell)}</{tag}>' for cell in row) for row, tag in zip(rows, _tags(rows), strict=True)
+        (
+            part['kind'],
+            f'{part["start_s"]:.3f} s',
+            f'{part["end_s"]:.3f} s',
+            f'{part["low_hz"]:.0f} Hz',
+            f'{part["high_hz"]:.0f} Hz',
+            f'{part["fade_hz"]:.0f} Hz' if 'fade_hz' in part else f'{1000 * part["fade_s"]:.0f} ms',
+        )
+        for part in parts
     ]
-    return f'<table>{"".join(f"<tr>{row}</tr>" for row in cells)}</table>'
+    return _table(('what', 'from', 'to', 'above', 'below', 'fades over'), cells)
 
 
-def _tags(rows: Sequence[object]) -> list[str]:
-    return ['th'] + ['td'] * (len(rows) - 1)
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    return f'<table>{_row(head, "th")}{"".join(_row(row, "td") for row in rows)}</table>'
+
+
+def _row(cells: Sequence[object], tag: str) -> str:
+    return f'<tr>{"".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in cells)}</tr>'
 
 
 def _place(place: Place) -> str:

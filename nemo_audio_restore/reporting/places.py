@@ -93,19 +93,25 @@ def cut_places(report: RestorationReport, chosen: Sequence[tuple[str, float, flo
     return [_place(title, start, end, (before, after), rates, report) for (title, start, end), before, after in cuts]
 
 
-def picture_bytes(levels: dict[str, Levels], *, cutoff_hz: float | None, gaps: Sequence[tuple[float, float]]) -> bytes:
-    """A spectrogram sheet as a PNG file.
+def picture_bytes(levels: dict[str, Levels], report: RestorationReport, *, start_s: float = 0.0) -> bytes:
+    """A spectrogram sheet as a PNG file, with what was generated marked.
 
     Args:
-        levels: title to levels.
-        cutoff_hz: marked, unless None.
-        gaps: (start, end) in seconds, marked.
+        levels: title to levels, all from ``start_s`` on.
+        report: of the restoration.
+        start_s: where the levels begin in the recording, in seconds.
 
     Returns:
         The file.
     """
+    end_s = start_s + max(level.duration_s for level in levels.values())
+    gaps = [(a - start_s, b - start_s) for a, b in report.gaps if a < end_s and b > start_s]
+    regions = [
+        (a - start_s, b - start_s, low, high) for a, b, low, high in report.regions if a < end_s and b > start_s
+    ]
+    figure = spectrogram_sheet(levels, 1, cutoff_hz=report.cutoff_hz, gaps=gaps, regions=regions)
     buffer = io.BytesIO()
-    spectrogram_sheet(levels, 1, cutoff_hz=cutoff_hz, gaps=gaps).savefig(buffer, format='png', dpi=110)
+    figure.savefig(buffer, format='png', dpi=110)
     return buffer.getvalue()
 
 
@@ -121,8 +127,7 @@ def _place(
         name: stream_levels([samples], rate, expected_samples=samples.shape[1])
         for name, samples, rate in zip(('before', 'after'), audio, rates, strict=True)
     }
-    gaps = [(a - start, b - start) for a, b in report.gaps if start < b and a < end]
-    picture = picture_bytes(levels, cutoff_hz=report.cutoff_hz, gaps=gaps)
+    picture = picture_bytes(levels, report, start_s=start)
     notes = []
     if len(audio[0]) > _PAGE_CHANNELS:
         notes.append(f'{len(audio[0])} channels mixed to one')

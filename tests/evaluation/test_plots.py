@@ -39,6 +39,15 @@ def test_panels_share_their_scale_and_mark_cutoff_and_gap():
     assert [line.get_xdata()[0] for line in after.lines][1:] == [0.2, 0.4]
 
 
+def test_a_region_is_marked_by_a_box_in_every_panel():
+    figure = spectrogram_sheet({'a': tone(500), 'b': tone(500)}, RATE, regions=[(0.2, 0.4, 1000.0, 3000.0)])
+    for panel in figure.axes[:2]:
+        (box,) = panel.lines
+        assert (min(box.get_xdata()), max(box.get_xdata())) == (0.2, 0.4)
+        assert (min(box.get_ydata()), max(box.get_ydata())) == (1.0, 3.0)
+        assert panel.get_xlim() == (0, 1) and panel.get_ylim() == (0, RATE / 2000)
+
+
 def test_a_picture_is_written(tmp_path: Path):
     save_spectrogram_sheet(tmp_path / 'sheet.png', {'original': tone(500)}, RATE)
     assert (tmp_path / 'sheet.png').read_bytes().startswith(b'\x89PNG')
