@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ _DEFAULT_BITS = {'WAV': 'float', 'FLAC': '24'}
 _BYTES = {'16': 2, '24': 3, 'float': 4}
 _MAX_FLAC_CHANNELS = 8
 _MAX_FLAC_RATE = 655350
+_FULL_BYTES = 1 << 20  # less is left when a block did not fit
 _WAV_LIMIT_BYTES = (1 << 32) - (1 << 16)
 
 
@@ -40,6 +42,7 @@ class AudioWriter:
             ``clipped_samples`` counts; 'clamp': limit to full scale; 'rescale': turn the whole file down so that the
             loudest sample just fits.
         overwrite: whether an existing target may be replaced.
+        folder: where the temporary file lies, on the target's file system; None for beside the target.
 
     Attributes:
         peak: largest magnitude written so far, 1.0 = full scale.
@@ -60,6 +63,7 @@ class AudioWriter:
         bits: str | None = None,
         clip: str = 'none',
         overwrite: bool = False,
+        folder: Path | None = None,
     ):
         self.target = Path(target)
         self.container, self.bits = check_target(
@@ -74,7 +78,10 @@ class AudioWriter:
         self.rescale_db = 0.0
         self._overwrite = overwrite
         check_overwrite(self.target, overwrite=overwrite)
-        self._part = self.target.with_name(f'.{self.target.name}.{secrets.token_hex(4)}.part')
+        # A folder is its owner's alone: what a killed process has left there is written over.
+        beside = self.target.with_name(f'.{self.target.name}.{secrets.token_hex(4)}.part')
+        self._part = beside if folder is None else folder / 'audio.part'
+        self._samples = 0
         self._scratch = self._part.with_suffix('.scratch') if clip == 'rescale' else None
         self._file: soundfile.SoundFile | None = None
 
@@ -96,6 +103,7 @@ class AudioWriter:
         Raises:
             AudioFileError: the disk is full, or writing fails otherwise.
         """
+        self._samples += block.shape[1]
         peak = float(np.abs(block).max(initial=0.0))
         self.peak = max(self.peak, peak)
         if peak > 1.0:
@@ -115,6 +123,7 @@ class AudioWriter:
                 if self._scratch is not None:
                     self._rescale()
                 check_overwrite(self.target, overwrite=self._overwrite)
+                self._check_complete()
                 with self._errors():
                     os.replace(self._part, self.target)
         finally:
@@ -122,6 +131,17 @@ class AudioWriter:
                 if path is not None:
                     with contextlib.suppress(OSError):
                         path.unlink(missing_ok=True)
+
+    def _check_complete(self) -> None:
+        """Looks at the end of the file: libsndfile says nothing when the disk is full at the moment of closing."""
+        with self._errors():
+            with self._part.open('r+b') as file:
+                os.fsync(file.fileno())
+            with soundfile.SoundFile(str(self._part)) as file:
+                file.seek(max(self._samples - 1, 0))
+                complete = file.frames == self._samples and len(file.read(1)) == min(self._samples, 1)
+        if not complete:
+            raise AudioFileError(f'{self.target} cannot be written completely: the disk may be full')
 
     def _rescale(self) -> None:
         """Second pass: now that the peak is known, the level can be set."""
@@ -155,6 +175,9 @@ class AudioWriter:
             raise AudioFileError(f'{self.target} cannot be written: {error.strerror or error}') from error
         except (soundfile.SoundFileError, RuntimeError, AssertionError) as error:
             text = getattr(error, 'error_string', None) or str(error) or 'the disk may be full'
+            with contextlib.suppress(OSError):
+                if shutil.disk_usage(self._part.parent).free < _FULL_BYTES:
+                    text = 'the disk is full'
             raise AudioFileError(f'{self.target} cannot be written: {text.strip()}') from error
 
 

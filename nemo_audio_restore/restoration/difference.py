@@ -1,6 +1,6 @@
 """What the model changes, mask * (estimate - input), as a stream of spectrogram frames."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,22 +9,33 @@ from torch import Tensor
 
 from nemo_audio_restore.processes.bridge_samplers import uniform_times
 from nemo_audio_restore.restoration.frames import FrameReader
+from nemo_audio_restore.restoration.journal import Journal
 from nemo_audio_restore.restoration.noise import FILL_DRAW, FrameNoise
 from nemo_audio_restore.restoration.plan import Plan
 from nemo_audio_restore.restoration.protocol import OnProgress, RestorationError, Restorer, SamplerSettings
 from nemo_audio_restore.restoration.spectrum_runs import Frames, Generated
+from nemo_audio_restore.restoration.stereo import mid_side
 from nemo_audio_restore.restoration.wavefront import Chunk, Layout, Wavefront
 from nemo_audio_restore.signal.corruption import fill_with_noise
 
 _ZERO_RUN_FRAMES = 128
+_SPARE_CHUNKS = 32
+"""Held for a network whose experts take turns on the accelerator: about 50 s of audio from one exchange to the next."""
 
 
 @dataclass(frozen=True)
 class _Input:
-    """What is kept of the input until its chunk is done: the first frame and the spectrum (C, F + 1, n)."""
+    """What is kept of the input until its chunk is done.
+
+    Attributes:
+        first: number of the first frame.
+        spectrum: complex (C, F + 1, n).
+        generated: (F, n) mask of the bins whose estimate is used.
+    """
 
     first: int
     spectrum: Tensor
+    generated: Tensor
 
 
 class Difference:
@@ -35,95 +46,150 @@ class Difference:
         plan: what to generate.
         settings: of the sampler.
         seed: of all random numbers.
-        gain_db: applied to the input in front of the model and taken back behind it.
-        channels: C.
+        gains_db: for each channel that the model sees, applied in front of it and taken back behind it; None where
+            nothing is to be generated because the channel is silent.
+        stereo: one of ``STEREO_MODES``.
     """
 
     def __init__(
-        self, restorer: Restorer, plan: Plan, *, settings: SamplerSettings, seed: int, gain_db: float, channels: int
+        self,
+        restorer: Restorer,
+        plan: Plan,
+        *,
+        settings: SamplerSettings,
+        seed: int,
+        gains_db: Sequence[float | None],
+        stereo: str = 'shared',
     ):
         self._restorer = restorer
         self._plan = plan
         self._settings = settings
-        self._gain = 10 ** (gain_db / 20)
-        self._channels = channels
+        self._gain = torch.tensor([10 ** ((gain or 0.0) / 20) for gain in gains_db])[:, None, None]
+        self._sounding = torch.tensor([gain is not None for gain in gains_db])[:, None, None]
+        self._channels = len(gains_db)
+        self._mid_side = stereo == 'mid-side' and self._channels == 2
         representation = restorer.representation
-        self._noise = FrameNoise(seed, channels=representation.channels, bins=representation.num_bins)
+        self._noises = [
+            FrameNoise(seed, channels=representation.channels, bins=representation.num_bins, stream=stream)
+            for stream in range(1 if stereo == 'shared' else self._channels)
+        ]
         self._chunk_firsts, self._layout = _layout(plan)
 
-    def frames(self, blocks: Iterator[np.ndarray], on_progress: OnProgress | None) -> Iterator[Frames]:
+    def frames(
+        self, blocks: Iterator[np.ndarray], on_progress: OnProgress | None, journal: Journal | None = None
+    ) -> Iterator[Frames]:
         """The difference spectrum of the whole file, in order and without holes.
 
         Args:
             blocks: the input at the model's rate.
             on_progress: called with (evaluations done, evaluations in all).
+            journal: keeps what is finished, and has what an earlier run finished.
 
         Yields:
             Runs of frames, N together.
         """
         position = 0
-        for chunk in self._wavefront(blocks, on_progress).run() if self._layout.num_chunks else ():
-            source: _Input = chunk.payload
+        for source, estimate in self._estimates(blocks, on_progress, journal) if self._layout.num_chunks else ():
             yield from _zeros(min(source.first, self._plan.num_frames) - position)
             count = min(source.spectrum.shape[-1], self._plan.num_frames - source.first)
             position = max(source.first + count, position)
             if count > 0:
-                yield self._generated(chunk).split(count)[0]
+                yield self._generated(source, estimate).split(count)[0]
         yield from _zeros(self._plan.num_frames - position)
 
-    def _wavefront(self, blocks: Iterator[np.ndarray], on_progress: OnProgress | None) -> Wavefront:
-        hop, restorer = self._plan.hop_frames, self._restorer
+    def _estimates(
+        self, blocks: Iterator[np.ndarray], on_progress: OnProgress | None, journal: Journal | None
+    ) -> Iterator[tuple[_Input, Tensor]]:
+        """Chunk by chunk the input, and what the model makes of the channels it sees: complex (C, F, n)."""
         reader = FrameReader(
             blocks,
             num_samples=self._plan.num_samples,
             channels=self._channels,
-            representation=restorer.representation,
-            last_frame=self._chunk_firsts[-1] + hop,
+            representation=self._restorer.representation,
+            last_frame=self._chunk_firsts[-1] + self._plan.hop_frames,
         )
         done, total = 0, self._plan.num_tiles * self._channels * self._settings.steps
-
-        def load(number: int) -> Chunk:
-            first = self._chunk_firsts[number]
-            spectrum = reader.read(first, hop)
-            clean = restorer.representation.from_complex(spectrum[:, 1:] * self._gain)
-            mask = self._plan.mask(first, hop)
-            degraded = fill_with_noise(clean, mask, self._noise.frames(FILL_DRAW, first, hop))
-            return Chunk(degraded.to(restorer.device), mask.to(restorer.device), _Input(first, spectrum))
-
-        def noise(number: int, step: int) -> Tensor:
-            return self._noise.frames(step, self._chunk_firsts[number], hop).to(restorer.device)
 
         def on_evaluations(count: int) -> None:
             nonlocal done
             done += count
+            if journal is not None:
+                journal.checkpoint(lambda: {'wavefront': wavefront.state(), 'done': done})
             if on_progress is not None:
                 on_progress(done, total)
+
+        wavefront = self._wavefront(reader, on_evaluations)
+        if journal is not None and journal.state is not None:
+            state, done = journal.state['wavefront'], journal.state['done']
+            if on_progress is not None:
+                on_progress(done, total)
+            for number in range(state['first_chunk']):
+                source = self._read(reader, number)
+                mask = source.generated.expand(self._channels, -1, -1) > 0
+                estimate = torch.zeros(mask.shape, dtype=torch.complex64)
+                estimate[mask] = journal.read(int(mask.sum()))
+                yield source, estimate
+            wavefront.load_state(state)
+        for chunk in wavefront.run():
+            estimate = self._estimate(chunk)
+            if journal is not None:
+                mask = chunk.payload.generated.expand(self._channels, -1, -1) > 0
+                journal.append(estimate[mask])
+            yield chunk.payload, estimate
+
+    def _read(self, reader: FrameReader, number: int) -> _Input:
+        first, count = self._chunk_firsts[number], self._plan.hop_frames
+        mask = self._plan.mask(first, count)[0, 0] * self._plan.used(first, count)
+        return _Input(first, reader.read(first, count), mask)
+
+    def _wavefront(self, reader: FrameReader, on_evaluations: Callable[[int], None]) -> Wavefront:
+        hop, restorer = self._plan.hop_frames, self._restorer
+        times = uniform_times(self._settings.steps, t_min=self._settings.t_min)
+        expert_index = getattr(restorer.network, 'expert_index', None)
+        take_turns = getattr(restorer.network, 'one_resident', False)
+
+        def load(number: int) -> Chunk:
+            source = self._read(reader, number)
+            seen = mid_side(source.spectrum[:, 1:]) if self._mid_side else source.spectrum[:, 1:]
+            clean = restorer.representation.from_complex(seen * self._gain)
+            mask = self._plan.mask(source.first, hop)
+            degraded = fill_with_noise(clean, mask, self._noise(FILL_DRAW, source.first, hop))
+            return Chunk(degraded.to(restorer.device), mask.to(restorer.device), source)
 
         return Wavefront(
             restorer.network,
             restorer.process,
-            times=uniform_times(self._settings.steps, t_min=self._settings.t_min).double(),
+            times=times.double(),
             eta=self._settings.eta,
             layout=self._layout,
             load=load,
-            noise=noise,
+            noise=lambda number, step: self._noise(step, self._chunk_firsts[number], hop).to(restorer.device),
             batch_size=self._settings.batch_size,
+            experts=None if expert_index is None else expert_index(times).tolist(),
+            spare_chunks=max(_SPARE_CHUNKS, self._settings.batch_size) if take_turns else None,
             on_evaluations=on_evaluations,
         )
 
-    def _generated(self, chunk: Chunk) -> Frames:
-        """Masked estimate less input of a finished chunk."""
-        source: _Input = chunk.payload
-        count = source.spectrum.shape[-1]
+    def _noise(self, draw: int, first: int, count: int) -> Tensor:
+        """(1, 3, F, n) for all channels, or (C, 3, F, n)."""
+        return torch.stack([noise.frames(draw, first, count) for noise in self._noises])
+
+    def _estimate(self, chunk: Chunk) -> Tensor:
+        """What the model makes of a finished chunk: complex (C, F, n), zero where it is not used."""
         estimate = self._restorer.representation.to_complex(chunk.state).cpu() / self._gain
         if not torch.isfinite(torch.view_as_real(estimate)).all():
             raise RestorationError('the model produced values that are not numbers')
-        used = self._plan.used(source.first, count)
-        known, mask = source.spectrum[:, 1:], chunk.mask[0, 0].cpu() * used
+        return torch.where((chunk.payload.generated > 0) & self._sounding, estimate, 0)
+
+    def _generated(self, source: _Input, estimate: Tensor) -> Frames:
+        """Masked estimate less input."""
+        count = source.spectrum.shape[-1]
+        estimate = mid_side(estimate) if self._mid_side else estimate
+        known = source.spectrum[:, 1:]
         # The model has no DC row. In frames with a gap the input's is damage like the rest.
-        constant = -source.spectrum[:, :1] * (self._plan.gap_mask(source.first, count) * used)
-        difference = torch.cat([constant, (estimate - known) * mask], dim=1)
-        return Frames(count, difference, Generated(known, estimate.abs(), mask))
+        unknown = self._plan.gap_mask(source.first, count) * self._plan.used(source.first, count)
+        difference = torch.cat([-source.spectrum[:, :1] * unknown, (estimate - known) * source.generated], dim=1)
+        return Frames(count, difference, Generated(known, estimate.abs(), source.generated))
 
 
 def _layout(plan: Plan) -> tuple[list[int], Layout]:

@@ -16,17 +16,18 @@ FILL_DRAW = -1
 class FrameNoise:
     """Standard normal noise for every (draw, frame) of a spectrogram without end.
 
-    Each block of frames has its own CPU generator, seeded with a hash of (seed, draw, block); all devices and all
-    channels of a file see the same values.
+    Each block of frames has its own CPU generator, seeded with a hash of (seed, draw, block); all devices see the same
+    values.
 
     Args:
         seed: any integer.
         channels: spectrogram channels.
         bins: rows F.
+        stream: streams of other numbers are independent.
     """
 
-    def __init__(self, seed: int, *, channels: int, bins: int):
-        self.seed = seed
+    def __init__(self, seed: int, *, channels: int, bins: int, stream: int = 0):
+        self._prefix = f'{seed}/{stream}' if stream else f'{seed}'
         self._shape = (channels, bins, _BLOCK_FRAMES)
         self._cache: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
 
@@ -49,7 +50,7 @@ class FrameNoise:
     def _block(self, draw: int, block: int) -> Tensor:
         key = (draw, block)
         if key not in self._cache:
-            digest = hashlib.blake2b(f'{self.seed}/{draw}/{block}'.encode(), digest_size=8).digest()
+            digest = hashlib.blake2b(f'{self._prefix}/{draw}/{block}'.encode(), digest_size=8).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest, 'little') >> 1)
             self._cache[key] = torch.randn(self._shape, generator=generator)
             if len(self._cache) > _CACHED_BLOCKS:

@@ -5,6 +5,9 @@ needs step s - 1 of the tiles that cover the frame, and nothing else. So the til
 first ones finish while later ones have not been read yet, and only about (steps * overlap) pieces exist at a time.
 
 The state is kept in pieces ("chunks") of one tile hop; a tile is the chunks ``first .. first + chunks_per_tile - 1``.
+
+A network of several experts would be called for all of them in turn, since the front holds all steps at once. So each
+call serves one expert, and the front stays with it until none of its tiles is ready.
 """
 
 from bisect import bisect_left, bisect_right
@@ -82,7 +85,11 @@ class Wavefront:
         load: ``load(chunk) -> Chunk``; called once for each number, in order.
         noise: ``noise(chunk, step) -> (3, F, n)`` standard normal noise on the chunk's device.
         batch_size: most tiles in one call of the network.
-        on_evaluations: told how many tiles, counted for each channel, have just been evaluated.
+        experts: (K,) which expert of the network serves each time; None for a single one.
+        spare_chunks: chunks held beyond the smallest number that works; the more, the longer the front can stay with
+            one expert. None takes ``batch_size``.
+        on_evaluations: told how many tiles, counted for each channel, have just been evaluated; :meth:`state` may be
+            called from there.
     """
 
     def __init__(
@@ -96,6 +103,8 @@ class Wavefront:
         load: Callable[[int], Chunk],
         noise: Callable[[int, int], Tensor],
         batch_size: int,
+        experts: Sequence[int] | None = None,
+        spare_chunks: int | None = None,
         on_evaluations: Callable[[int], None] | None = None,
     ):
         self.network = network
@@ -107,7 +116,10 @@ class Wavefront:
         self.noise = noise
         self.batch_size = batch_size
         self.on_evaluations = on_evaluations
-        self._limit = chunks_in_flight(len(times), layout.chunks_per_tile) + batch_size
+        self._experts = [0] * len(times) if experts is None else list(experts)
+        self._expert = self._experts[0]
+        spare = batch_size if spare_chunks is None else spare_chunks
+        self._limit = chunks_in_flight(len(times), layout.chunks_per_tile) + spare
         self._chunks: deque[Chunk] = deque()
         self._first_chunk = 0  # number of self._chunks[0]
         self._tile_levels: deque[int] = deque()
@@ -117,8 +129,40 @@ class Wavefront:
         """Yields the chunks in order; the ``state`` of each is then its clean estimate (C, 3, F, n)."""
         while self._first_chunk < self.layout.num_chunks:
             self._fill()
-            self._evaluate(self._ready())
-            yield from self._take_finished()
+            while self._chunks[0].level < len(self.times):
+                self._evaluate(self._ready())
+            yield self._take_first()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that cannot be had from ``load``, as tensors (not copied), numbers, lists and dicts."""
+        return {
+            'first_chunk': self._first_chunk,
+            'first_tile': self._first_tile,
+            'tile_levels': list(self._tile_levels),
+            'expert': self._expert,
+            'chunks': [
+                {'level': chunk.level, 'state': chunk.state if chunk.level else None, 'predictions': chunk.predictions}
+                for chunk in self._chunks
+            ],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continues where another wavefront of the same settings was; its unfinished chunks are loaded again.
+
+        Args:
+            state: what :meth:`state` returned; its tensors may be on another device.
+        """
+        self._first_chunk, self._first_tile = state['first_chunk'], state['first_tile']
+        self._tile_levels, self._expert = deque(state['tile_levels']), state['expert']
+        self._chunks.clear()
+        for number, saved in enumerate(state['chunks'], start=self._first_chunk):
+            chunk = self.load(number)
+            device = chunk.degraded.device
+            chunk.level = saved['level']
+            if saved['state'] is not None:
+                chunk.state = saved['state'].to(device)
+            chunk.predictions = {tile: part.to(device) for tile, part in saved['predictions'].items()}
+            self._chunks.append(chunk)
 
     def _fill(self) -> None:
         while len(self._chunks) < self._limit and self._first_chunk + len(self._chunks) < self.layout.num_chunks:
@@ -134,13 +178,23 @@ class Wavefront:
         return [self._chunks[first + offset] for offset in range(self.layout.chunks_per_tile)]
 
     def _ready(self) -> list[int]:
-        """The tiles whose chunks all wait for their next step, the most advanced first; at most one batch."""
+        """Tiles of one expert whose chunks all wait for their next step, the most advanced first; at most a batch."""
+        ready = self._ready_tiles(self._expert)
+        if not ready:
+            offset = self._ready_tiles(None)[0] - self._first_tile
+            self._expert = self._experts[self._tile_levels[offset]]
+            ready = self._ready_tiles(self._expert)
+        return ready
+
+    def _ready_tiles(self, expert: int | None) -> list[int]:
         channels = self._chunks[0].degraded.shape[0]
         most = max(1, self.batch_size // channels)
         ready = []
         for offset, level in enumerate(self._tile_levels):
+            if level == len(self.times) or (expert is not None and self._experts[level] != expert):
+                continue
             tile = self._first_tile + offset
-            if level < len(self.times) and all(chunk.level == level for chunk in self._tile_chunks(tile)):
+            if all(chunk.level == level for chunk in self._tile_chunks(tile)):
                 ready.append(tile)
                 if len(ready) == most:
                     break
@@ -174,7 +228,8 @@ class Wavefront:
         start = 0
         for offset, chunk in enumerate(self._tile_chunks(tile)):
             frames = chunk.state.shape[-1]
-            chunk.predictions[tile] = prediction[..., start : start + frames]
+            # A view would keep the whole batch alive until its last chunk has gone.
+            chunk.predictions[tile] = prediction[..., start : start + frames].clone()
             start += frames
             number = self.layout.tiles[tile] + offset
             if len(chunk.predictions) == len(self.layout.covering(number)):
@@ -201,11 +256,12 @@ class Wavefront:
             self.process, chunk.state, clean, chunk.degraded, t, t_next, eta=self.eta, noise=noise
         )
 
-    def _take_finished(self) -> Iterator[Chunk]:
-        while self._chunks and self._chunks[0].level == len(self.times):
-            yield self._chunks.popleft()
-            self._first_chunk += 1
+    def _take_first(self) -> Chunk:
+        """Gives the first chunk away, and forgets the tiles that no other chunk needs."""
+        chunk = self._chunks.popleft()
+        self._first_chunk += 1
         while self._tile_levels and self.layout.tiles[self._first_tile] < self._first_chunk:
             # A tile whose first chunk has gone is finished: it can only have gone with the tile's last step.
             self._tile_levels.popleft()
             self._first_tile += 1
+        return chunk
