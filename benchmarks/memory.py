@@ -116,7 +116,9 @@ def main() -> None:
         restore_one(arguments)
         return
     network = 'evaluated on every tile' if arguments.evaluate else 'idle after one batch'
-    print(f'{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs; stereo, {RATE} Hz; network {network}.')
+    print(
+        f'{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs; stereo, {RATE} Hz; network {network}.'
+    )
     print('\n| length | peak memory | evaluations a tile | batch | wall time |\n|---|---|---|---|---|', flush=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         for minutes in arguments.minutes:

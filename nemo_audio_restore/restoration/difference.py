@@ -20,7 +20,7 @@ from nemo_audio_restore.signal.corruption import fill_with_noise
 
 _ZERO_RUN_FRAMES = 128
 _SPARE_CHUNKS = 32
-"""Held for a network whose experts take turns on the accelerator: about 50 s of audio from one exchange to the next."""
+"""Held for a network whose experts take turns on the accelerator: 50 s of audio from one exchange to the next."""
 
 
 @dataclass(frozen=True)

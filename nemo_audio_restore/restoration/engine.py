@@ -358,7 +358,9 @@ class _Job:
             return [self.report.level_gain_db] * self.source.channels
         gains: list[float | None] = []
         for index in range(2):
-            blocks = mid_side_blocks(blanked(self.source.blocks(), self.request.spans(self.source.sample_rate, NO_LIMIT)))
+            blocks = mid_side_blocks(
+                blanked(self.source.blocks(), self.request.spans(self.source.sample_rate, NO_LIMIT))
+            )
             seen = scan((block[index : index + 1] for block in blocks), cell_samples=self.scan.cell_samples)
             gains.append(None if seen.is_silent else level_gain_db(seen, self.request.settings))
         return gains
