@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nemo_audio_restore.apps import console, inputs, loading
+from nemo_audio_restore.apps.damage_options import Damage, parse_damage
 
 if TYPE_CHECKING:
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
@@ -17,20 +18,22 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = 'a2sb_44k_small'
 BITS = ('16', '24', 'float')
 CLIP_POLICIES = ('none', 'clamp', 'rescale')
+STEREO_MODES = ('shared', 'mid-side', 'independent')
 
 
 @dataclass(frozen=True)
 class _Options:
     """Options that hold for every file."""
 
-    cutoff_hz: float | None
-    gaps: list[tuple[float, float]]
+    damage: Damage
+    stereo: str
     steps: int | None
     batch_size: int | None
     seeds: range
     bits: str | None
     clip: str
     overwrite: bool
+    resume: bool
     sidecar: bool
     plot: bool
     page: bool
@@ -40,7 +43,7 @@ class _Options:
 
 @dataclass
 class _Outcome:
-    """What happened to one file: status is restored, skipped, planned or failed."""
+    """What happened to one file: status is restored, unchanged, skipped, planned or failed."""
 
     source: str
     target: str
@@ -58,11 +61,31 @@ def restore(
     sources: Annotated[list[str], typer.Argument(metavar='IN...', help='Audio files, folders, or patterns.')],
     output: Annotated[Path, typer.Option('-o', '--output', help='File for one input file, else a folder.')],
     cutoff: Annotated[
-        float | None, typer.Option(metavar='HZ', help='Generate everything above this frequency.')
+        str | None,
+        typer.Option(
+            metavar='auto|HZ',
+            help='Generate everything above this frequency; auto finds it; default without gaps or regions.',
+        ),
     ] = None,
     gap: Annotated[
         list[str] | None, typer.Option(metavar='START:END', help='Generate this stretch, in seconds; repeat for more.')
     ] = None,
+    gaps: Annotated[
+        Path | None, typer.Option(metavar='LABELS', help='Audacity label track that marks gaps and regions.')
+    ] = None,
+    detect_gaps: Annotated[
+        bool, typer.Option('--detect-gaps', help='Look for digital silence, drop-outs and stuck samples.')
+    ] = False,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(metavar='START:END,LOW:HIGH', help='Generate this box, in seconds and Hz; repeat for more.'),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option('--force', help='Allow gaps and regions longer than the model sees at once.')
+    ] = False,
+    stereo: Annotated[
+        str, typer.Option(help='What channels share: shared (noise), mid-side or independent.')
+    ] = 'shared',
     model: Annotated[
         str, typer.Option('-m', '--model', help='Name, .nemo file, folder, or ORG/NAME on the Hub.')
     ] = DEFAULT_MODEL,
@@ -97,16 +120,23 @@ def restore(
     overwrite: Annotated[
         bool, typer.Option('--overwrite', help='Replace existing results instead of skipping.')
     ] = False,
+    resume: Annotated[
+        bool, typer.Option(help='Go on where the same command was interrupted; else keep nothing and start again.')
+    ] = True,
     dry_run: Annotated[bool, typer.Option('--dry-run', help='Only say what would be done.')] = False,
     as_json: Annotated[bool, typer.Option('--json', help='Report as JSON on stdout.')] = False,
     quiet: Annotated[bool, typer.Option('-q', '--quiet', help='Errors only.')] = False,
     verbose: Annotated[bool, typer.Option('-v', '--verbose', help='Say more; full details of errors.')] = False,
 ) -> None:
-    """Generates what is missing above a cutoff and inside gaps; everything else stays as recorded."""
+    """Generates what is missing above a cutoff, inside gaps and regions; everything else stays as recorded."""
     try:
+        damage = parse_damage(
+            cutoff=cutoff, gaps=gap or [], labels=gaps, regions=region or [], detect_gaps=detect_gaps, force=force,
+            several_inputs=len(sources) > 1 or not Path(sources[0]).is_file(),
+        )  # fmt: skip
         options = _Options(
-            cutoff, [inputs.parse_gap(text) for text in gap or []], steps, batch_size, range(seed, seed + seeds), bits,
-            clip, overwrite, sidecar, plot, page, quiet, verbose,
+            damage, stereo, steps, batch_size, range(seed, seed + seeds), bits,
+            clip, overwrite, resume, sidecar, plot, page, quiet, verbose,
         )  # fmt: skip
         jobs = _jobs(sources, output, options, file_format=file_format, name=name)
         outcomes = _run(jobs, options, model=model, device=device, dry_run=dry_run)
@@ -114,14 +144,15 @@ def restore(
         console.say(f'error: {error}')
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
-        console.say('interrupted: unfinished files were removed')
+        kept = 'the same command goes on from the last checkpoint' if resume else 'unfinished files were removed'
+        console.say(f'interrupted: {kept}')
         raise typer.Exit(130) from None
     failed = [outcome for outcome in outcomes if outcome.status == 'failed']
     if as_json:
         console.result_json({'files': [outcome.as_dict() for outcome in outcomes], 'failed': len(failed)})
     else:
         for outcome in outcomes:
-            if outcome.status in ('restored', 'planned'):
+            if outcome.status in ('restored', 'unchanged', 'planned'):
                 console.result(outcome.target)
     if failed and len(outcomes) > 1:
         console.say(f'{len(failed)} of {len(outcomes)} files failed:')
@@ -136,14 +167,10 @@ def _jobs(
     """Everything that can be checked about the command line without opening a file."""
     from nemo_audio_restore.files.audio import READABLE_SUFFIXES
 
-    if options.cutoff_hz is None and not options.gaps:
-        raise inputs.UsageError(
-            'say what is missing: --cutoff HZ (the frequency above which the recording has nothing), '
-            '--gap START:END in seconds, or both'
-        )
     for value, allowed, option in (
         (options.bits, BITS, '--bits'),
         (options.clip, CLIP_POLICIES, '--clip'),
+        (options.stereo, STEREO_MODES, '--stereo'),
         (file_format, inputs.FORMATS, '--format'),
     ):
         if value is not None and value not in allowed:
@@ -207,13 +234,18 @@ def _restore_one(
             report = model.restore(
                 job.source,
                 job.target,
-                cutoff_hz=options.cutoff_hz,
-                gaps=options.gaps,
+                cutoff_hz=options.damage.cutoff_hz,
+                gaps=options.damage.gaps,
+                regions=options.damage.regions,
+                detect_gaps=options.damage.detect_gaps,
+                force=options.damage.force,
+                stereo=options.stereo,
                 settings=_settings(model, options),
                 seed=job.seed,
                 bits=options.bits,
                 clip=options.clip,
                 overwrite=options.overwrite,
+                resume=options.resume,
                 on_progress=on_progress,
             )
     except (AudioFileError, RestorationError) as error:
@@ -224,8 +256,10 @@ def _restore_one(
             console.say(traceback.format_exc())
         _fail(outcome, f'{job.source}: {type(error).__name__}: {error} (-v shows the details)')
     else:
-        outcome.status, outcome.report = 'restored', report.as_dict()
+        outcome.status, outcome.report = 'unchanged' if report.is_unchanged else 'restored', report.as_dict()
         if not options.quiet:
+            for note in report.notes:
+                console.say(f'{job.source}: {note}')
             for warning in report.warnings:
                 console.say(f'warning: {job.source}: {warning}')
             console.say(_summary(report.as_dict()))
@@ -273,6 +307,8 @@ def _fail(outcome: _Outcome, message: str) -> None:
 def _summary(report: dict[str, Any]) -> str:
     """One line about a restored file."""
     duration, seconds = report['duration_s'], report['seconds']
+    if not report['tiles']:
+        return f'{report["source"]} -> {report["target"]}: nothing was generated, the samples are those of the input'
     tiles = f'{report["tiles"]} of {report["tiles_total"]} tiles'
     return (
         f'{report["source"]} -> {report["target"]}: {duration:.1f} s of audio in {seconds:.1f} s '

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -220,13 +220,18 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
         target: str | Path | None = None,
         *,
         sample_rate: int | None = None,
-        cutoff_hz: float | None = None,
+        cutoff_hz: float | Literal['auto'] | None = None,
         gaps: Sequence[tuple[float, float]] = (),
+        regions: Sequence[tuple[float, float, float, float]] = (),
+        detect_gaps: bool = False,
+        force: bool = False,
+        stereo: str = 'shared',
         settings: SamplerSettings | None = None,
         seed: int = 0,
         bits: str | None = None,
         clip: str = 'none',
         overwrite: bool = False,
+        resume: bool = True,
         on_progress: OnProgress | None = None,
     ) -> RestorationReport | np.ndarray | Tensor:
         """Restores a file or an array; what was recorded stays as it is.
@@ -235,13 +240,19 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
             audio: path of an audio file, or (C, T) or (T,) samples.
             target: ``.wav`` or ``.flac`` to write; for a file only.
             sample_rate: of an array, in Hz.
-            cutoff_hz: generate everything above this frequency.
+            cutoff_hz: generate everything above this frequency; 'auto' finds it, and leaves a full-band recording
+                alone; None is 'auto' where nothing else is asked, else no bandwidth extension.
             gaps: (start, end) in seconds to generate anew.
+            regions: (start, end, low, high) in seconds and Hz to generate anew.
+            detect_gaps: look for digital silence, drop-outs and stuck samples, and generate those, too.
+            force: allow gaps and regions longer than the model sees at once.
+            stereo: what channels share: 'shared' noise, 'mid-side' coding, or nothing ('independent').
             settings: of the sampler; without them the model's own.
             seed: same seed, same samples.
             bits: of the file: '16', '24', 'float'; None for float in WAV and 24 in FLAC.
             clip: 'none', 'clamp' or 'rescale'; for a file.
             overwrite: whether an existing target may be replaced.
+            resume: for a file: go on where an interrupted restoration of the same kind stopped.
             on_progress: called with (evaluations done, evaluations in all).
 
         Returns:
@@ -255,6 +266,10 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
         options = {
             'cutoff_hz': cutoff_hz,
             'gaps': gaps,
+            'regions': regions,
+            'detect_gaps': detect_gaps,
+            'force': force,
+            'stereo': stereo,
             'settings': self.sampler if settings is None else settings,
             'seed': seed,
             'on_progress': on_progress,
@@ -270,7 +285,9 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
             )
         with self._evaluating():
             if is_file:
-                return restore_file(self, audio, target, bits=bits, clip=clip, overwrite=overwrite, **options)
+                return restore_file(
+                    self, audio, target, bits=bits, clip=clip, overwrite=overwrite, resume=resume, **options
+                )
             return restore_array(self, audio, sample_rate, **options)
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:

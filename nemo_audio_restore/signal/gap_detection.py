@@ -19,7 +19,7 @@ _FALL_DB = 30.0
 _QUIETEST_DB = -65.0  # of the sound beside a hole: quieter music may well have samples of zero
 _DECAYED_DB = 25.0  # below its surroundings a hole's edge is the end of a decay, not a cut
 _STUCK_LEVEL = 3e-4
-_COARSE_SHARE = 0.05  # of flat cells; a recording of a few bits is flat wherever it is quiet
+_COARSE_PER_S = 3.0  # stretches of one value; a recording of a few bits has more wherever it is quiet
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _flat_runs(level: np.ndarray, flat: np.ndarray, last: np.ndarray) -> list[tu
     """Cells [start, stop) of constant value between cells of sound."""
     peak = np.abs(last).max()
     stuck = flat & (np.abs(last) > _STUCK_LEVEL)
-    coarse = stuck.mean() > _COARSE_SHARE
+    coarse = len(_runs(stuck)) > max(_COARSE_PER_S * len(level) * CELL_S, 10)
     found = []
     for start, stop in _runs(flat):
         if not _SHORTEST_CELLS - 1 <= stop - start <= LONGEST_S / CELL_S:
@@ -161,15 +161,12 @@ def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _merged(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Union of ranges that are less than four cells apart; the longest gives the kind."""
+    """Union of ranges that are less than four cells apart; silence and stuck samples tell more than a drop-out."""
     merged: list[tuple[int, int, str]] = []
-    longest = 0
     for start, stop, kind in sorted(found):
         if merged and start <= merged[-1][1] + _SHORTEST_CELLS:
             first, end, name = merged[-1]
-            merged[-1] = (first, max(end, stop), kind if stop - start > longest else name)
-            longest = max(longest, stop - start)
+            merged[-1] = (first, max(end, stop), kind if name == 'drop-out' else name)
         else:
             merged.append((start, stop, kind))
-            longest = stop - start
     return merged

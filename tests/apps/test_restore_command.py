@@ -102,7 +102,11 @@ def test_a_dry_run_loads_no_model_and_writes_nothing(tmp_path, fake_model):
 @pytest.mark.parametrize(
     ('arguments', 'code', 'message'),
     [
-        ([], 2, 'say what is missing'),
+        (['--cutoff', 'high'], 2, 'frequency in Hz, like 4000, or auto'),
+        (['--region', '1:2'], 2, 'START:END,LOW:HIGH'),
+        (['--region', '0.1:0.2,9000:4000'], 1, 'lower value first'),
+        (['--gaps', 'missing.txt'], 2, 'cannot be read as a label track'),
+        (['--gap', '0.05:0.25'], 1, '--force'),
         (['--gap', '12'], 2, 'START:END'),
         (['--gap', 'a:b'], 2, 'START:END'),
         (['--cutoff', '6000', '--bits', '20'], 2, 'choose from 16, 24, float'),
@@ -190,3 +194,35 @@ def test_damaged_files_end_in_a_sentence_or_a_valid_file(tmp_path_factory, fake_
     if result.exit_code == 0:
         audio, _ = soundfile.read(folder / 'out.wav')
         assert len(audio) and np.isfinite(audio).all()
+
+
+def test_a_full_band_file_is_left_alone_with_a_message(tmp_path, fake_model):
+    source = make(tmp_path / 'in.wav')
+    result = run(source, '-o', tmp_path / 'out.wav')
+    assert result.exit_code == 0 and result.stdout.strip() == str(tmp_path / 'out.wav')
+    assert 'no bandwidth is added' in result.stderr and 'nothing was generated' in result.stderr
+    np.testing.assert_array_equal(soundfile.read(source)[0], soundfile.read(tmp_path / 'out.wav')[0])
+
+
+def test_label_tracks_regions_and_detected_gaps_reach_the_engine(tmp_path, fake_model):
+    source = make(tmp_path / 'in.wav', 0.6)
+    audio, rate = soundfile.read(source, dtype='float32')
+    audio[20000:20500] = 0
+    soundfile.write(source, audio, rate, 'FLOAT')
+    labels = tmp_path / 'labels.txt'
+    labels.write_text('0.1\t0.11\tclick\n0.2\t0.21\tcough\n\\\t1000\t4000\n')
+    options = ('--gaps', labels, '--region', '0.3:0.31,5000:6000', '--detect-gaps', '--json', '--no-sidecar')
+    result = run(source, '-o', tmp_path / 'out.wav', *options)
+    assert result.exit_code == 0, result.stderr
+    (file,) = json.loads(result.stdout)['files']
+    assert file['status'] == 'restored' and file['cutoff_hz'] is None
+    assert file['gaps'][0] == [0.1, 0.11] and len(file['gaps']) == 2
+    assert file['regions'] == [[0.2, 0.21, 1000, 4000], [0.3, 0.31, 5000, 6000]]
+    assert [gap['kind'] for gap in file['detected_gaps']] == ['silence']
+
+
+def test_a_label_track_is_refused_for_several_files(tmp_path, fake_model):
+    make(tmp_path / 'in' / 'a.wav')
+    (tmp_path / 'labels.txt').write_text('0.1\t0.2\n')
+    result = run(tmp_path / 'in', '-o', tmp_path / 'out', '--gaps', tmp_path / 'labels.txt')
+    assert result.exit_code == 2 and 'belongs to one recording' in result.stderr

@@ -123,7 +123,11 @@ def test_every_sampler_setting_changes_the_result(field):
 @pytest.mark.parametrize(
     ('request_', 'message'),
     [
-        ({}, 'nothing to restore'),
+        ({'cutoff_hz': 'full'}, "or 'auto'"),
+        ({'regions': [(0.1, 0.2, 3000, 2000)]}, 'lower value first'),
+        ({'regions': [(0.1, 0.2, 23000, 24000)]}, 'above the audio'),
+        ({'regions': [(0.4, 0.6, 1000, 2000)]}, 'outside the audio'),
+        ({'gaps': [(0.1, 0.3)]}, 'sees at once.*--force'),
         ({'cutoff_hz': 30000}, 'outside the audio'),
         ({'cutoff_hz': 10}, 'outside the audio'),
         ({'cutoff_hz': 22050}, 'leaves nothing'),
