@@ -294,6 +294,7 @@ class _Job:
             tiles=plan.num_tiles * source.channels,
             tiles_total=grid_tiles(num_frames, settings.tile_frames, settings.tile_hop_frames) * source.channels,
             level_gain_db=level_gain_db(seen, request.settings),
+            stereo=request.stereo,
             regions=tuple((box.start_s, box.end_s, box.low_hz, box.high_hz) for box in request.regions),
             detected_cutoff=findings.cutoff,
             detected_gaps=findings.gaps,

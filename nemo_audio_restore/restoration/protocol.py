@@ -122,6 +122,7 @@ class RestorationReport:
         tiles: tiles that were computed, over all channels.
         tiles_total: tiles that the whole file would take.
         level_gain_db: gain in front of the model, undone behind it; 0 for files of ordinary level.
+        stereo: what channels shared while they were generated.
         peak: largest magnitude of the output, 1.0 = full scale.
         clipped_samples: samples of the output above full scale, before the clip policy.
         rescale_db: gain that the clip policy 'rescale' applied to the whole output.
@@ -148,6 +149,7 @@ class RestorationReport:
     tiles: int = 0
     tiles_total: int = 0
     level_gain_db: float = 0.0
+    stereo: str = 'shared'
     peak: float = 0.0
     clipped_samples: int = 0
     rescale_db: float = 0.0

@@ -166,6 +166,23 @@ def test_steps_and_batch_size_reach_the_sampler(tmp_path, fake_model):
     assert fake_model.network.largest == 8
 
 
+def test_stereo_and_resume_reach_the_engine(tmp_path, fake_model, monkeypatch):
+    source, asked = make(tmp_path / 'in.wav', channels=2), []
+    restore = fake_model.restore
+
+    def recorded(*files, **options):
+        asked.append(options)
+        return restore(*files, **options)
+
+    monkeypatch.setattr(fake_model, 'restore', recorded)
+    result = run(source, '-o', tmp_path / 'a.wav', '--cutoff', 6000, '--stereo', 'mid-side', '--no-resume', '--json')
+    assert result.exit_code == 0, result.stderr
+    assert (asked[0]['stereo'], asked[0]['resume']) == ('mid-side', False)
+    assert json.loads(result.stdout)['files'][0]['stereo'] == 'mid-side'
+    wrong = run(source, '-o', tmp_path / 'b.wav', '--cutoff', 6000, '--stereo', 'wide')
+    assert wrong.exit_code == 2 and 'choose from shared, mid-side, independent' in wrong.stderr
+
+
 def _seeds(folder):
     for name, subtype in (('a.wav', 'PCM_16'), ('b.flac', None), ('c.ogg', None), ('d.mp3', None), ('e.wav', 'FLOAT')):
         yield make(folder / name, 0.1, channels=2, subtype=subtype)

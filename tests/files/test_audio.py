@@ -155,6 +155,26 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(sys.platform == 'win32', reason='limits the size of files, which Windows cannot')
+@pytest.mark.parametrize('suffix', ['wav', 'flac'])
+@pytest.mark.parametrize('limit', [150_000, 250_000])
+def test_a_file_that_cannot_grow_never_gets_its_name(tmp_path, suffix, limit):
+    """Also if only the end is missing, which libsndfile does not report."""
+    import resource
+
+    audio = _audio(50_000)
+    write_audio(tmp_path / f'whole.{suffix}', audio, 44100, bits='24')
+    limit = min(limit, (tmp_path / f'whole.{suffix}').stat().st_size - 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(AudioFileError, match='cannot be written'):
+            write_audio(tmp_path / f'a.{suffix}', audio, 44100, bits='24')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in tmp_path.iterdir()] == [f'whole.{suffix}']
+
+
 def test_clip_policies_saturate_limit_or_turn_down(tmp_path):
     loud = _audio(rms=0.6)
     peak = np.abs(loud).max()

@@ -27,7 +27,7 @@ class Stop(Exception):
 @pytest.fixture
 def source(tmp_path):
     path = tmp_path / 'in.wav'
-    soundfile.write(path, noise_audio(0.8, channels=2).T, 44100, 'FLOAT')
+    soundfile.write(path, noise_audio(0.4, channels=2).T, 44100, 'FLOAT')
     return path
 
 
@@ -54,8 +54,9 @@ def unfinished(folder):
     return sorted(path.name for path in folder.iterdir() if path.name.endswith('.unfinished'))
 
 
-@pytest.mark.parametrize('share', [0.1, 0.5, 0.95])
-@pytest.mark.parametrize('stereo', ['shared', 'mid-side', 'independent'])
+@pytest.mark.parametrize(
+    ('share', 'stereo'), [(0.1, 'shared'), (0.5, 'shared'), (0.95, 'shared'), (0.5, 'mid-side'), (0.5, 'independent')]
+)
 def test_a_resumed_file_equals_an_uninterrupted_one_and_repeats_nothing(tmp_path, source, share, stereo):
     first = FakeRestorer()
     expected, _ = restored(first, source, tmp_path / 'whole.wav', stereo=stereo)
@@ -76,7 +77,7 @@ def test_a_resumed_file_equals_an_uninterrupted_one_and_repeats_nothing(tmp_path
 
 def test_a_restoration_that_is_stopped_twice_still_ends_the_same(tmp_path, source):
     expected, _ = restored(FakeRestorer(), source, tmp_path / 'whole.wav')
-    for evaluations in (30, 60):
+    for evaluations in (20, 40):
         with pytest.raises(Stop):
             restored(FakeRestorer(), source, tmp_path / 'out.wav', on_progress=stop_after(evaluations))
     actual, _ = restored(FakeRestorer(), source, tmp_path / 'out.wav')
@@ -146,7 +147,7 @@ def test_the_key_knows_content_model_and_version(tmp_path, source, monkeypatch):
 def test_damaged_leftovers_mean_a_new_start(tmp_path, source, damage):
     expected, _ = restored(FakeRestorer(), source, tmp_path / 'whole.wav')
     with pytest.raises(Stop):
-        restored(FakeRestorer(), source, tmp_path / 'out.wav', on_progress=stop_after(100))
+        restored(FakeRestorer(), source, tmp_path / 'out.wav', on_progress=stop_after(70))
     leftover = tmp_path / unfinished(tmp_path)[0] / damage
     leftover.write_bytes(leftover.read_bytes()[:100])
     actual, _ = restored(FakeRestorer(), source, tmp_path / 'out.wav')
@@ -155,10 +156,10 @@ def test_damaged_leftovers_mean_a_new_start(tmp_path, source, damage):
 
 def test_without_resume_nothing_is_kept_or_read(tmp_path, source):
     with pytest.raises(Stop):
-        restored(FakeRestorer(), source, tmp_path / 'out.wav', resume=False, on_progress=stop_after(100))
+        restored(FakeRestorer(), source, tmp_path / 'out.wav', resume=False, on_progress=stop_after(70))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['in.wav']
     with pytest.raises(Stop):
-        restored(FakeRestorer(), source, tmp_path / 'out.wav', on_progress=stop_after(100))
+        restored(FakeRestorer(), source, tmp_path / 'out.wav', on_progress=stop_after(70))
     restorer = FakeRestorer()
     _, report = restored(restorer, source, tmp_path / 'out.wav', resume=False)
     assert restorer.network.tiles == report.tiles * report.steps
@@ -167,7 +168,7 @@ def test_without_resume_nothing_is_kept_or_read(tmp_path, source):
 def test_a_failure_before_the_first_checkpoint_leaves_nothing(tmp_path, source, monkeypatch):
     monkeypatch.setattr(journal, 'CHECKPOINT_S', 10.0)
     with pytest.raises(Stop):
-        restored(FakeRestorer(), source, tmp_path / 'out.wav', on_progress=stop_after(100))
+        restored(FakeRestorer(), source, tmp_path / 'out.wav', on_progress=stop_after(70))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['in.wav']
 
 
@@ -180,14 +181,14 @@ def test_two_processes_never_share_unfinished_work(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='limits the size of files, which Windows cannot')
-@pytest.mark.parametrize('suffix', ['wav', 'flac'])
-def test_a_full_disk_is_one_sentence_and_keeps_what_is_finished(tmp_path, source, suffix):
+def test_a_full_disk_is_one_sentence_and_keeps_what_is_finished(tmp_path):
     import resource
 
-    target = tmp_path / f'out.{suffix}'
-    expected, _ = restored(FakeRestorer(), source, tmp_path / f'whole.{suffix}')
+    source, target = tmp_path / 'in.wav', tmp_path / 'out.wav'
+    soundfile.write(source, noise_audio(0.8, channels=2).T, 44100, 'FLOAT')
+    expected, _ = restored(FakeRestorer(), source, tmp_path / 'whole.wav')
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, hard))
     try:
         with pytest.raises(AudioFileError) as caught:
             restored(FakeRestorer(), source, target)
