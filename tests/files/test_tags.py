@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import tinytag
 
+from nemo_audio_restore.files.audio import AudioFileError
 from nemo_audio_restore.files.tag_writing import append_wav_tags, replace_flac_tags
 from nemo_audio_restore.files.tags import Picture, keep_tags, read_tags
 
@@ -140,3 +141,23 @@ def test_what_describes_the_old_file_is_left_behind(tmp_path):
     source = write(tmp_path / 'in.flac')
     replace_flac_tags(source, {'ENCODER': ('LAME',), 'ITUNSMPB': ('0 0 840',), 'TITLE': ('a',)}, ())
     assert read_tags(source).fields == {'TITLE': ('a',)}
+
+
+@pytest.mark.parametrize('name', ['a.wav', 'a.flac', 'a.mp3'])
+def test_mutated_tags_are_read_or_refused_but_never_crash_or_hang(tmp_path, name):
+    source, target = tagged(tmp_path / name), write(tmp_path / 'out.wav')
+    content = source.read_bytes()
+    start = content.index(b'LIST') if name == 'a.wav' else 0
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        mutated = bytearray(content)
+        for at in rng.integers(start, min(start + 1500, len(content)), rng.integers(1, 8)):
+            mutated[at] = rng.integers(0, 256)
+        source.write_bytes(mutated[: rng.integers(start + 20, len(mutated))])
+        try:
+            tags = read_tags(source)
+        except AudioFileError:
+            continue
+        # Whatever was read can be written.
+        assert append_wav_tags(target, tags.fields, tags.pictures, broadcast=b'', software='x') == []
+    assert len(soundfile.read(target)[0]) == 500
