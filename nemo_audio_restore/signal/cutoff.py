@@ -302,8 +302,12 @@ class CutoffDetector:
         channels = tuple(_cutoff(self._knee(part[loud])) for part in power) if len(power) > 1 else (cutoff_hz,)
         groups = np.array_split(np.flatnonzero(loud), min(_GROUPS, max(int(loud.sum()) // 4, 1)))
         others = [_cutoff(self._knee(together[group])) for group in groups] if len(groups) > 1 else [cutoff_hz]
+        # Better a dull recording left alone than treble replaced: where half of the parts see no knee, there is none.
+        outvoted = cutoff_hz is not None and np.mean([other is None for other in [*others, *channels]]) >= 0.5
+        if outvoted:
+            cutoff_hz = None
         agreement = float(np.mean([_agree(cutoff_hz, other) for other in [*others, *channels]]))
-        gain = 0.0 if knee is None else knee.gain
+        gain = 0.0 if knee is None or outvoted else knee.gain
         strength = 1 / (1 + np.exp((_LEAST_GAIN - gain) / 4))
         confidence = agreement * float(1 - strength if gain < _LEAST_GAIN else strength)
         reason = _reason(cutoff_hz, knee, channels, others)

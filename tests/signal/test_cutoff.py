@@ -80,6 +80,11 @@ def test_a_recording_that_changes_is_reported():
     assert found.confidence < 0.9 and 'parts of the recording differ' in found.reason
 
 
+def test_a_knee_that_half_of_the_parts_do_not_have_is_none():
+    parts = [shaped_noise(9, lambda f: np.ones_like(f)), 0.3 * shaped_noise(9, brick(4000), seed=1)]
+    assert estimate(np.concatenate(parts, axis=1)).cutoff_hz is None
+
+
 def test_a_low_sample_rate_is_a_cutoff_by_itself():
     found = estimate(shaped_noise(3, lambda f: np.ones_like(f), rate=22050), rate=22050)
     assert found.cutoff_hz == pytest.approx(0.95 * 11025) and 'sample rate' in found.reason
