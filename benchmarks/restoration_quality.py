@@ -34,6 +34,7 @@ from nemo_audio_restore.evaluation import metrics
 from nemo_audio_restore.evaluation.baselines import (
     average_spectrum,
     nothing,
+    own_slope,
     shaped_noise,
     spectral_band_replication,
     straight_line,
@@ -143,8 +144,15 @@ def baselines(damage: Damage) -> dict[str, Restore]:
     def with_envelope(method: Callable, envelope: Callable) -> Restore:
         return lambda audio, damage: method(audio, RATE, damage.cutoff_hz, envelope=envelope)
 
+    def own(method: Callable) -> Restore:
+        return lambda audio, damage: method(
+            audio, RATE, damage.cutoff_hz, envelope=own_slope(audio, RATE, damage.cutoff_hz)
+        )
+
     return {
         'nothing': lambda audio, damage: nothing(audio),
+        'replication, own slope': own(spectral_band_replication),
+        'shaped noise, own slope': own(shaped_noise),
         'replication': with_envelope(spectral_band_replication, straight_line),
         'shaped noise': with_envelope(shaped_noise, straight_line),
         'replication, average spectrum': with_envelope(spectral_band_replication, average_spectrum),

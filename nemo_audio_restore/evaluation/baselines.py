@@ -65,6 +65,31 @@ def average_spectrum(level_db: Tensor, frequency_hz: np.ndarray, cutoff_hz: floa
     return level_db[None, :] + torch.from_numpy(expected - at_edge)[:, None]
 
 
+def own_slope(audio: np.ndarray, sample_rate: int, cutoff_hz: float) -> Envelope:
+    """Fits the envelope to the recording alone: its fall per octave below the cutoff goes on above it.
+
+    Args:
+        audio: band-limited samples (T,) or (C, T).
+        sample_rate: in Hz.
+        cutoff_hz: where the known band ends; above 1 kHz.
+
+    Returns:
+        An envelope for :func:`shaped_noise` and :func:`spectral_band_replication`; unlike the others it has learned
+        nothing from other music.
+    """
+    channels = torch.from_numpy(np.atleast_2d(np.asarray(audio, dtype=np.float64)))
+    spectrum = torch.stack([_level_db(_stft(channel)).mean(dim=1) for channel in channels]).mean(dim=0).numpy()
+    frequency = np.arange(len(spectrum)) * sample_rate / _N_FFT
+    known = (frequency >= 500) & (frequency < cutoff_hz - 100)
+    slope, _ = np.polyfit(np.log2(frequency[known]), spectrum[known], 1)
+
+    def envelope(level_db: Tensor, frequency_hz: np.ndarray, cutoff_hz: float) -> Tensor:
+        octaves = np.log2(frequency_hz / (cutoff_hz - _EDGE_HZ / 2))
+        return level_db[None, :] + torch.from_numpy(slope * octaves)[:, None]
+
+    return envelope
+
+
 def nothing(audio: np.ndarray) -> np.ndarray:
     """Returns a copy: the score that every other method has to beat; for gaps this is silence.
 

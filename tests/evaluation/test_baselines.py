@@ -10,6 +10,7 @@ from nemo_audio_restore.evaluation import metrics
 from nemo_audio_restore.evaluation.baselines import (
     average_spectrum,
     nothing,
+    own_slope,
     shaped_noise,
     spectral_band_replication,
     straight_line,
@@ -52,6 +53,16 @@ def test_bandwidth_extension_beats_doing_nothing_by_far(method, envelope):
     restored = method(degraded, RATE, CUTOFF_HZ, envelope=envelope)
     assert high_band_lsd(restored) < 2.5
     assert high_band_lsd(nothing(degraded)) > 6
+
+
+def test_own_slope_goes_on_as_the_recording_falls():
+    frequency = np.fft.rfftfreq(2 * RATE, 1 / RATE)
+    white = np.fft.rfft(np.random.default_rng(1).normal(size=2 * RATE))
+    for octave_db in (-6.0, -12.0):
+        audio = np.fft.irfft(white * np.maximum(frequency, 100) ** (octave_db / 6.02))
+        envelope = own_slope(low_pass(audio), RATE, CUTOFF_HZ)
+        level = envelope(torch.zeros(1, dtype=torch.float64), np.array([8000.0, 16000.0]), CUTOFF_HZ)[:, 0]
+        assert (level[1] - level[0]).item() == pytest.approx(octave_db, abs=0.5)
 
 
 @pytest.mark.parametrize('method', [shaped_noise, spectral_band_replication])
