@@ -29,13 +29,13 @@ class ModelIdentity:
     """
 
     name: str
-    file: Path | None = None
+    file: str | Path | None = None
     device: str = ''
 
     @cached_property
     def facts(self) -> dict[str, str | int]:
         """Name, device and, for a file, path, size and hash; a large file is read once."""
-        hashed = {} if self.file is None or self.file.is_dir() else _identity(self.file)
+        hashed = {} if self.file is None or Path(self.file).is_dir() else _identity(Path(self.file))
         return {'name': self.name, **hashed, 'device': self.device}
 
 

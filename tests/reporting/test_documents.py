@@ -53,7 +53,7 @@ def test_the_sidecar_identifies_input_output_and_model(tmp_path, restored):
     weights.write_bytes(b'weights')
     report = restored(cutoff_hz=6000, gaps=[(0.1, 0.12)], seed=7)
     settings = SamplerSettings(steps=1)
-    written = write_documents(report, model=ModelIdentity('small', weights, 'cpu'), settings=settings)
+    written = write_documents(report, model=ModelIdentity('small', str(weights), 'cpu'), settings=settings)
     assert written.paths == [tmp_path / 'tape.restored.json']
     record = json.loads(written.sidecar.read_text('utf-8'))
     for part, path in (('input', 'tape.wav'), ('output', 'tape.restored.wav'), ('model', 'weights.nemo')):
