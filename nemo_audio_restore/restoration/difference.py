@@ -185,6 +185,8 @@ class Difference:
         """Masked estimate less input."""
         count = source.spectrum.shape[-1]
         estimate = mid_side(estimate) if self._mid_side else estimate
+        band = self._plan.rows * (1 - self._plan.gap_mask(source.first, count))
+        estimate = estimate * 10 ** (self._settings.band_gain_db / 20 * band)
         known = source.spectrum[:, 1:]
         # The model has no DC row. In frames with a gap the input's is damage like the rest.
         unknown = self._plan.gap_mask(source.first, count) * self._plan.used(source.first, count)

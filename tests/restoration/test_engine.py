@@ -215,3 +215,17 @@ def test_memory_does_not_grow_with_length(tmp_path):
         peaks.append(float(program.stdout))
     # 70 s more of stereo at 48 kHz are 27 MB as float32, and 150 MB for each set of spectrograms.
     assert peaks[1] < peaks[0] + 20
+
+
+def test_band_gain_raises_the_generated_band_and_no_gap():
+    audio, restorer = noise_audio(channels=1, seconds=0.6, low_pass_hz=6000), FakeRestorer()
+    gap = (0.25, 0.3)
+
+    def generated(gain_db: float) -> np.ndarray:
+        settings = SamplerSettings(steps=1, tile_frames=32, tile_hop_frames=16, band_gain_db=gain_db)
+        return restore_array(restorer, audio, 44100, cutoff_hz=6000, gaps=[gap], settings=settings) - audio
+
+    plain, raised = generated(0.0), generated(6.0)
+    before, inside = slice(0, 9000), slice(11200, 13000)
+    assert np.std(raised[:, before]) / np.std(plain[:, before]) == pytest.approx(2.0, rel=0.1)
+    assert np.allclose(raised[:, inside], plain[:, inside], atol=1e-4)
