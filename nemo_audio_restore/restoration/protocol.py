@@ -66,8 +66,8 @@ class SamplerSettings:
         tile_hop_frames: frames between tiles; divides ``tile_frames``.
         batch_size: most tiles in one call of the network; changes memory and speed, not the result.
         phase_rounds: Griffin-Lim rounds that make the phases of generated bins agree between frames; 0 for none.
-        band_gain_db: gain on what is generated above the cutoff. An estimate of the average logarithm of noise-like bins
-            lies 2.5 dB (Euler's constant) below their power.
+        band_gain_db: gain on what is generated above the cutoff. An estimate of the average logarithm of noise-like
+            bins lies 2.5 dB (Euler's constant) below their power.
         level_range_db: levels (RMS of the loud part, dB re full scale) that the model was trained on; a file outside
             is scaled to the nearer end in front of the model, and back behind it.
     """
