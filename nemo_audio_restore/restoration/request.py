@@ -228,6 +228,8 @@ def _check_known_left(request: Request, restorer: Restorer, duration: float, war
     covered = 0.0
     for start, end in request.gaps:
         covered = end if start <= covered + window_s else covered
+    if request.gaps and request.gaps[0][0] <= window_s and covered >= duration - window_s:
+        raise RestorationError('the gaps cover the whole audio: there is nothing to restore it from')
     for kind, start, end in _stretches(request):
         if end - start > tile_s:
             text = (
@@ -237,8 +239,6 @@ def _check_known_left(request: Request, restorer: Restorer, duration: float, war
             if not request.force:
                 raise RestorationError(f'{text}; allow that with force (--force), or mark less')
             warnings.append(text)
-    if request.gaps and request.gaps[0][0] <= window_s and covered >= duration - window_s:
-        raise RestorationError('the gaps cover the whole audio: there is nothing to restore it from')
 
 
 def _stretches(request: Request) -> list[tuple[str, float, float]]:

@@ -10,7 +10,7 @@ from nemo_audio_restore.files.resample import resampled_length
 from nemo_audio_restore.restoration import SamplerSettings, restore_array
 from nemo_audio_restore.restoration.engine import CROSSFADE_S
 
-SETTINGS = SamplerSettings(steps=2, tile_frames=32, tile_hop_frames=16)
+SETTINGS = SamplerSettings(steps=2, tile_frames=64, tile_hop_frames=32)
 RATES = [8000, 22050, 44100, 48000, 96000]
 N_FFT = 256
 TRANSITION_HZ = 8 * 44100 / N_FFT
