@@ -5,9 +5,13 @@
 
 Every track gives a few clips at fixed places, mixed to mono. Bandwidth: a linear-phase Kaiser low-pass in the time
 domain (100 Hz wide, centred on the cutoff, 100 dB down behind it). Gaps: samples set to zero. Scores for bandwidth are
-taken over the whole clip, and LSD also above the cutoff ('high'), once up to 16 kHz only: lossy references hold next
-to nothing above, and where that begins is a lottery. Scores for gaps are taken over each gap and half a second on both
-sides, LSD over the frames that overlap the gap.
+taken over the whole clip, and LSD also above the cutoff ('high'): to half the sample rate, to where the track itself
+ends (``bandwidth_hz`` of the manifest), and to 16 kHz. Lossy references hold next to nothing above their end, and
+where that lies is a lottery. Scores for gaps are taken over each gap and half a second on both sides, LSD over the
+frames that overlap the gap.
+
+Scores are kept in the cache as they are made, so a run that was broken off goes on: those of a baseline under its
+name, those of a model under the samples that it made.
 
 A restorer of one's own is `--function module:name`, called as
 `name(audio, sample_rate, cutoff_hz=..., gaps=..., steps=...)` with float32 samples (T,) and returning the same.
@@ -16,6 +20,7 @@ A restorer of one's own is `--function module:name`, called as
 import argparse
 import csv
 import gzip
+import hashlib
 import importlib
 import json
 import os
@@ -47,8 +52,9 @@ from nemo_audio_restore.files.excerpts import read_excerpts
 RATE = 44100
 CUTOFFS_HZ = (4000, 8000)
 GAPS_MS = (100, 300, 500)
+LEAST_BAND_HZ = 500.0
 # Bump when clips, degradations, metrics or baselines change: cached scores of other versions are not read.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Clip:
     name: str
     package: str
     audio: np.ndarray
+    bandwidth_hz: float
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def clips(manifest: Path, *, count: int, seconds: float, limit: int | None) -> I
         # The first and the last excerpt are the very beginning and end, which tend to be silent.
         excerpts = list(read_excerpts(path, count=count + 2, excerpt_s=seconds))[1:-1]
         for index, (audio, _) in enumerate(excerpts):
-            yield Clip(f'{path.stem}#{index}', package, audio.mean(axis=0))
+            yield Clip(f'{path.stem}#{index}', package, audio.mean(axis=0), cut['custom']['bandwidth_hz'])
 
 
 def tasks(seconds: float) -> list[Damage]:
@@ -187,51 +194,97 @@ def function_restorer(spec: str, *, steps: int | None) -> Restore:
     return restore
 
 
-def score(reference: np.ndarray, estimate: np.ndarray, damage: Damage, *, visqol: bool) -> dict[str, float]:
-    """All metrics of one restored clip."""
+def measures(clip: Clip, estimate: np.ndarray, damage: Damage, *, visqol: bool) -> dict[str, Callable[[], float]]:
+    """All metrics of one restored clip, each to be called when its value is needed."""
+    reference = clip.audio
     if damage.cutoff_hz is not None:
-        scores = {
-            'LSD': metrics.lsd(reference, estimate, RATE),
-            'LSD high': metrics.lsd(reference, estimate, RATE, low_hz=damage.cutoff_hz),
-            'LSD high to 16k': metrics.lsd(reference, estimate, RATE, low_hz=damage.cutoff_hz, high_hz=16000),
-            'SiSpec': metrics.sispec(reference, estimate, RATE),
-            'Zimtohrli': metrics.zimtohrli_mos(reference, estimate, RATE),
+
+        def high(end_hz: float | None) -> Callable[[], float]:
+            return lambda: metrics.lsd(reference, estimate, RATE, low_hz=damage.cutoff_hz, high_hz=end_hz)
+
+        found = {
+            'LSD': lambda: metrics.lsd(reference, estimate, RATE),
+            'LSD high': high(None),
+            'LSD high to own end': high(max(clip.bandwidth_hz, damage.cutoff_hz + LEAST_BAND_HZ)),
+            'LSD high to 16k': high(16000),
+            'SiSpec': lambda: metrics.sispec(reference, estimate, RATE),
+            'Zimtohrli': lambda: metrics.zimtohrli_mos(reference, estimate, RATE),
         }
-        return scores | ({'ViSQOL': metrics.visqol_mos(reference, estimate, RATE)} if visqol else {})
-    found = []
-    for start_s, end_s in damage.gaps:
-        gap_lsd = metrics.gap_lsd(reference, estimate, RATE, start_s=start_s, end_s=end_s)
-        around = slice(round((start_s - 0.5) * RATE), round((end_s + 0.5) * RATE))
-        pair = reference[around], estimate[around]
-        scores = {
-            'LSD': gap_lsd,
-            'SiSpec': metrics.sispec(*pair, RATE),
-            'Zimtohrli': metrics.zimtohrli_mos(*pair, RATE),
-        }
-        found.append(scores | ({'ViSQOL': metrics.visqol_mos(*pair, RATE)} if visqol else {}))
-    return {name: float(np.mean([scores[name] for scores in found])) for name in found[0]}
+        return found | ({'ViSQOL': lambda: metrics.visqol_mos(reference, estimate, RATE)} if visqol else {})
+
+    def around_gaps(metric: Callable[[np.ndarray, np.ndarray, int], float]) -> Callable[[], float]:
+        spans = [slice(round((start - 0.5) * RATE), round((end + 0.5) * RATE)) for start, end in damage.gaps]
+        return lambda: float(np.mean([metric(reference[span], estimate[span], RATE) for span in spans]))
+
+    def lsd() -> float:
+        inside = [metrics.gap_lsd(reference, estimate, RATE, start_s=a, end_s=b) for a, b in damage.gaps]
+        return float(np.mean(inside))
+
+    found = {
+        'LSD': lsd,
+        'SiSpec': around_gaps(metrics.sispec),
+        'Zimtohrli': around_gaps(metrics.zimtohrli_mos),
+    }
+    return found | ({'ViSQOL': around_gaps(metrics.visqol_mos)} if visqol else {})
 
 
 class Cache:
-    """Scores of the baselines, one JSON object a line."""
+    """Scores, one JSON object a line; a later line adds to what an earlier one says of the same key."""
 
     def __init__(self, path: Path):
         self._path = path
         self._scores: dict[str, dict[str, float]] = {}
         if path.exists():
             for line in path.read_text().splitlines():
-                self._scores |= json.loads(line)
+                for key, scores in json.loads(line).items():
+                    self._scores[key] = self._scores.get(key, {}) | scores
 
-    def get(self, key: str) -> dict[str, float] | None:
-        """Scores stored under the key."""
-        return self._scores.get(key)
+    def get(self, key: str) -> dict[str, float]:
+        """Scores stored under the key, perhaps none."""
+        return self._scores.get(key, {})
 
     def put(self, key: str, scores: dict[str, float]) -> None:
         """Stores and writes the scores."""
-        self._scores[key] = scores
+        self._scores[key] = self.get(key) | scores
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open('a') as file:
             file.write(json.dumps({key: scores}) + '\n')
+
+
+def scored(
+    clip: Clip, damage: Damage, restore: Restore, *, cache: Cache, name: str | None, visqol: bool
+) -> tuple[dict[str, float], float]:
+    """Scores of a restored clip, as far as possible from the cache.
+
+    Args:
+        clip: the reference.
+        damage: the task.
+        restore: the method; not called where the cache has everything under ``name``.
+        cache: where scores are kept.
+        name: under which they are kept; None goes by the restored samples themselves.
+        visqol: also ViSQOL.
+
+    Returns:
+        Metric to value, and the seconds that the restoration took.
+    """
+    wanted = list(measures(clip, clip.audio, damage, visqol=visqol))
+    if name is not None and all(metric in cache.get(name) for metric in wanted):
+        return {metric: cache.get(name)[metric] for metric in wanted}, 0.0
+    degraded = damage.apply(clip.audio)
+    started = time.perf_counter()
+    restored = np.asarray(restore(degraded, damage), dtype=np.float64)
+    seconds = time.perf_counter() - started
+    if name is None:
+        digest = hashlib.sha256(clip.audio.tobytes() + restored.astype(np.float32).tobytes()).hexdigest()
+        name = f'v{CACHE_VERSION} {digest} {damage.name}'
+    missing = {
+        metric: measure()
+        for metric, measure in measures(clip, restored, damage, visqol=visqol).items()
+        if metric not in cache.get(name)
+    }
+    if missing:
+        cache.put(name, missing)
+    return {metric: cache.get(name)[metric] for metric in wanted}, seconds
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
@@ -249,19 +302,10 @@ def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
         for damage in tasks(arguments.seconds):
             if arguments.task and not any(word in damage.name for word in arguments.task):
                 continue
-            degraded = damage.apply(clip.audio)
             for method, restore in (baselines(damage) | models).items():
-                place = f'{clip.package} {clip.name} {arguments.clips}x{arguments.seconds:g}s'
-                key = f'v{CACHE_VERSION} {place} {damage.name} {method} visqol={arguments.visqol}'
-                scores = None if method in models else cache.get(key)
-                seconds = 0.0
-                if scores is None:
-                    started = time.perf_counter()
-                    estimate = np.asarray(restore(degraded, damage), dtype=np.float64)
-                    seconds = time.perf_counter() - started
-                    scores = score(clip.audio, estimate, damage, visqol=arguments.visqol)
-                    if method not in models:
-                        cache.put(key, scores)
+                place = f'{clip.package} {clip.name} {arguments.clips}x{arguments.seconds:g}s {damage.name}'
+                name = None if method in models else f'v{CACHE_VERSION} {place} {method}'
+                scores, seconds = scored(clip, damage, restore, cache=cache, name=name, visqol=arguments.visqol)
                 rows.append(
                     {'package': clip.package, 'clip': clip.name, 'task': damage.name, 'method': method}
                     | scores

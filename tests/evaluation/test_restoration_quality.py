@@ -31,7 +31,8 @@ def manifest(tmp_path: Path) -> Path:
         audio = np.random.default_rng(index).normal(0, 0.1, 44100 * 10)
         soundfile.write(tmp_path / f'track{index}.flac', audio, 44100)
         source = {'type': 'file', 'channels': [0], 'source': f'track{index}.flac'}
-        lines.append({'recording': {'sources': [source]}, 'custom': {'group': f'package{index}/author'}})
+        custom = {'group': f'package{index}/author', 'bandwidth_hz': 12000.0}
+        lines.append({'recording': {'sources': [source]}, 'custom': custom})
     path = tmp_path / 'test.jsonl'
     path.write_text('\n'.join(json.dumps(line) for line in lines))
     return path
@@ -77,6 +78,25 @@ def test_one_command_scores_baselines_and_a_function_of_the_caller(
 
     monkeypatch.setattr(benchmark, 'baselines', lambda damage: dict.fromkeys(('nothing', 'shaped noise'), fail))
     benchmark.main()
+
+
+def test_scores_of_a_model_are_kept_by_its_samples(benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    audio = np.random.default_rng(0).normal(0, 0.1, 44100 * 3).astype(np.float32)
+    clip, damage = benchmark.Clip('track#0', 'package', audio, 12000.0), benchmark.tasks(3.0)[0]
+    arguments = {'cache': benchmark.Cache(tmp_path / 'cache.jsonl'), 'name': None, 'visqol': False}
+    first, _ = benchmark.scored(clip, damage, lambda degraded, damage: degraded, **arguments)
+    arguments['cache'] = benchmark.Cache(tmp_path / 'cache.jsonl')
+    monkeypatch.setattr(benchmark.metrics, 'lsd', lambda *_args, **_options: -1.0)
+    again, _ = benchmark.scored(clip, damage, lambda degraded, damage: degraded, **arguments)
+    other, _ = benchmark.scored(clip, damage, lambda degraded, damage: 0.9 * degraded, **arguments)
+    assert again == first and other['LSD'] == -1.0
+
+
+def test_lsd_to_the_end_of_the_track_ignores_what_lies_above(benchmark):
+    audio = np.random.default_rng(0).normal(0, 0.1, 44100 * 3).astype(np.float32)
+    clip, damage = benchmark.Clip('track#0', 'package', audio, 12000.0), benchmark.tasks(3.0)[0]
+    scores = benchmark.measures(clip, benchmark.low_pass(audio, 12200.0), damage, visqol=False)
+    assert scores['LSD high to own end']() < 0.05 < 1 < scores['LSD high to 16k']() < scores['LSD high']()
 
 
 def test_tracks_too_short_for_their_clips_are_refused(benchmark, manifest: Path):
