@@ -98,6 +98,7 @@ def measure(arguments: argparse.Namespace, minutes: float, folder: Path) -> str:
     command += ['--evaluate'] if arguments.evaluate else []
     output = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout.splitlines()[-1]
     seconds, peak, steps, batch = output.split()
+    source.unlink()
     target.unlink()
     return f'| {minutes:g} min | {float(peak):.0f} MB | {steps} | {batch} | {float(seconds):.0f} s |'
 
