@@ -25,10 +25,22 @@ ALLOWED = {
     'evaluation': {'signal', 'files'},
     'restoration': {'signal', 'processes', 'files'},
     'checkpoints': {'signal', 'processes', 'networks'},
+    'distillation': {'signal'},
     'reporting': {'signal', 'files', 'evaluation', 'restoration', 'checkpoints'},
     '_nemo': set(),
 }
-WIRING = {'signal', 'files', 'processes', 'networks', 'losses', 'data', 'evaluation', 'restoration', 'checkpoints'}
+WIRING = {
+    'signal',
+    'files',
+    'processes',
+    'networks',
+    'losses',
+    'data',
+    'evaluation',
+    'restoration',
+    'distillation',
+    'checkpoints',
+}
 ALLOWED['models'] = WIRING | {'_nemo'}
 ALLOWED['__init__'] = ALLOWED['models'] | {'models'}
 ALLOWED['apps'] = ALLOWED['models'] | {'models', 'reporting', '__init__'}
