@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nemo_audio_restore.checkpoints.errors import CheckpointError
 from nemo_audio_restore.networks.spectrogram_unet import SpectrogramUNet
 from nemo_audio_restore.networks.time_experts import TimeExperts, check_splits
 
@@ -27,10 +28,6 @@ _RELEASES = {
     '07ec74c7c2455383b39cdc3a214faf0857261b8d70cf58b1d351b1363a82b74b': 'A2SB two-split, low (0 to 0.5)',
     '92950134c19ea9b74c637aa414d9e192de2913adbf39fefe35a661dbb2357907': 'A2SB two-split, high (0.5 to 1)',
 }
-
-
-class CheckpointError(ValueError):
-    """A file is not an A2SB checkpoint, or not a complete one; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True)
