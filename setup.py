@@ -57,6 +57,7 @@ EXTRAS = {
 EXTRAS['all'] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 EXTRAS['dev'] = [
     *EXTRAS['metrics'],
+    *EXTRAS['generate'],
     'hypothesis>=6.100',
     'ipykernel>=6.29',
     'nbmake>=1.5.5',

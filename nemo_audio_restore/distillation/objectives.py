@@ -14,6 +14,14 @@ from nemo_audio_restore.distillation.sources import LatentSources
 Objective = Callable[[Renderer, torch.Generator], dict[str, Tensor]]
 
 
+def _check_rate(renderer: Renderer, distillation: ScoreDistillation) -> None:
+    if renderer.sample_rate != distillation.prior.sample_rate:
+        raise ValueError(
+            f'the renderer makes sound at {renderer.sample_rate} Hz, the prior knows {distillation.prior.sample_rate} '
+            'Hz; make the renderer with the rate of the prior'
+        )
+
+
 def prompt_objective(distillation: ScoreDistillation, condition: Any, *, num_samples: int) -> Objective:
     """The sound follows one prompt.
 
@@ -24,9 +32,13 @@ def prompt_objective(distillation: ScoreDistillation, condition: Any, *, num_sam
 
     Returns:
         An objective with the term 'prompt'.
+
+    Raises:
+        ValueError: when it meets a renderer of another sample rate than the prior's.
     """
 
     def objective(renderer: Renderer, generator: torch.Generator) -> dict[str, Tensor]:
+        _check_rate(renderer, distillation)
         return {'prompt': distillation(renderer(num_samples), condition, generator=generator)}
 
     return objective
@@ -96,6 +108,7 @@ def enhancement_objective(
     targets = distance.features(recording[None])
 
     def objective(renderer: Renderer, generator: torch.Generator) -> dict[str, Tensor]:
+        _check_rate(renderer, distillation)
         audio = renderer(recording.shape[-1])
         prompt = distillation(audio, condition, generator=generator)
         reconstruction = half_squared_error(distance.features(audio[None]), targets)

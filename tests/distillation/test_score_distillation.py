@@ -329,6 +329,26 @@ def test_settings_outside_their_range_are_refused(settings):
         ScoreDistillation(ModesPrior(sounds('a'), std=0.1, sample_rate=RATE), **settings)
 
 
+def test_a_renderer_of_another_rate_is_refused():
+    prior = ModesPrior(sounds('a'), std=0.1, sample_rate=RATE)
+    objective = prompt_objective(waveform_distillation(prior), prior.condition(['a']), num_samples=T)
+    with pytest.raises(ValueError, match='8000 Hz, the prior knows 16000'):
+        objective(WaveformBuffer(torch.zeros(1, T), sample_rate=8000), seeded())
+
+
+def test_sources_and_prompts_must_match():
+    modes = sounds('a', 'b')
+    prior = ModesPrior(modes, std=0.1, sample_rate=RATE)
+    mixture = modes['a'] + modes['b']
+    renderer = LatentSources.from_mixture(prior, mixture, 3, spread=0.1, generator=seeded())
+    conditions = [prior.condition([name]) for name in modes]
+    objective = separation_objective(
+        waveform_distillation(prior), conditions, mixture, gamma=1.0, distance=WaveformDistance()
+    )
+    with pytest.raises(ValueError, match='3 sources, 2 prompts'):
+        objective(renderer, seeded())
+
+
 def test_distances_are_zero_only_for_equal_sounds():
     a, b = (torch.randn(1, 1, 4096, generator=seeded(i)) for i in range(2))
     for distance in (WaveformDistance(), MultiScaleSpectralDistance()):
