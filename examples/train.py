@@ -1,4 +1,4 @@
-"""Trains or fine-tunes a restoration model with NeMo.
+"""Trains or fine-tunes a model with NeMo: the class that model.target names, or else a restoration model.
 
     python examples/train.py --config-name a2sb_44k_small \
         model.train_ds.cuts_path=corpus/train.jsonl.gz model.validation_ds.cuts_path=corpus/validation.jsonl.gz
@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     seed_everything(cfg.seed, workers=True, verbose=False)
     trainer = Trainer(plugins=[SafeCheckpointIO()], **resolve_trainer_cfg(cfg.trainer))
     exp_manager(trainer, cfg.exp_manager)
-    model = AudioRestoreModel(cfg.model, trainer)
+    model = AudioRestoreModel.from_config_dict(cfg.model, trainer)
     model.maybe_init_from_pretrained_checkpoint(cfg)
     trainer.fit(model)
 

@@ -37,6 +37,7 @@ with _without_telemetry_noise():
     from nemo.utils.get_rank import is_global_rank_zero
 
 import omegaconf  # noqa: E402 - after NeMo, which brings it
+from lightning.pytorch.core.optimizer import LightningOptimizer  # noqa: E402
 from lightning.pytorch.plugins.io import TorchCheckpointIO  # noqa: E402
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     'logging',
     'restore_flag_kept',
     'target_class',
+    'uncounted_steps',
 ]
 
 # What a NeMo training checkpoint holds beside tensors: its config, which is plain data in OmegaConf's boxes.
@@ -198,6 +200,24 @@ def restore_flag_kept() -> Iterator[None]:
         yield
     finally:
         state.is_model_being_restored, state.nemo_file_folder = before
+
+
+@contextlib.contextmanager
+def uncounted_steps(optimizer: LightningOptimizer) -> Iterator[None]:
+    """Steps of this optimizer do not count as training steps.
+
+    Under manual optimization Lightning counts the steps of every optimizer, so a GAN's schedules, checkpoints and
+    ``max_steps`` would run up to twice as fast as its batches.
+
+    Args:
+        optimizer: one of ``self.optimizers()`` inside a training step.
+    """
+    before = optimizer._on_before_step, optimizer._on_after_step
+    optimizer._on_before_step = optimizer._on_after_step = lambda: None
+    try:
+        yield
+    finally:
+        optimizer._on_before_step, optimizer._on_after_step = before
 
 
 for _name in _OUR_TARGETS:

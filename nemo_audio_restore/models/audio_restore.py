@@ -315,20 +315,6 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
         self._collect(output, dataloader_idx)
         return output
 
-    def multi_validation_epoch_end(
-        self, outputs: Sequence[Mapping[str, tuple[Tensor, int]]], dataloader_idx: int = 0
-    ) -> dict[str, Any]:
-        """Averages over the items of all batches."""
-        means = {}
-        for name in dict.fromkeys(name for output in outputs for name in output):
-            pairs = [output[name] for output in outputs if name in output]
-            means[name] = sum(value * count for value, count in pairs) / sum(count for _, count in pairs)
-        return {'val_loss': means['val_loss'], 'log': means}
-
-    def on_validation_epoch_end(self, sync_metrics: bool = True) -> dict[str, Any] | None:
-        """NeMo's, with the metrics averaged over processes."""
-        return super().on_validation_epoch_end(sync_metrics=sync_metrics)
-
     def facts(self) -> Sequence[str]:
         """Lines of the model card about inputs, outputs and size."""
         representation = self.representation
@@ -353,11 +339,6 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
             channel_weights=None if weights is None else torch.tensor(weights, device=batch['audio'].device),
             time_power=settings.time_power,
         )
-
-    def _collect(self, output: dict[str, Any], dataloader_idx: int) -> None:
-        several = isinstance(self.trainer.val_dataloaders, list | tuple) and len(self.trainer.val_dataloaders) > 1
-        collected = self.validation_step_outputs
-        (collected[dataloader_idx] if several else collected).append(output)
 
 
 def _path_of(cls: type) -> str:

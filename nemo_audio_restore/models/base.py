@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 from typing_extensions import Self
 
 from nemo_audio_restore import __version__
@@ -24,7 +25,7 @@ from nemo_audio_restore._nemo import (
 from nemo_audio_restore.checkpoints.registry import list_models
 from nemo_audio_restore.models.archive import check_config
 from nemo_audio_restore.models.blocks import ConfigError, build, check_keys
-from nemo_audio_restore.models.connector import ModelFile
+from nemo_audio_restore.models.connector import ModelFile, without_modules
 from nemo_audio_restore.models.locate import locate_model
 from nemo_audio_restore.models.model_card import ModelCard
 
@@ -46,6 +47,9 @@ class BaseModel(ModelPT):
     """
 
     config_blocks: ClassVar[tuple[str, ...]] = ()
+    # Blocks and modules that only training needs: in its checkpoints, but in no .nemo file.
+    training_blocks: ClassVar[tuple[str, ...]] = ()
+    training_modules: ClassVar[tuple[str, ...]] = ()
     pipeline_tag: ClassVar[str] = 'audio-to-audio'
     tags: ClassVar[tuple[str, ...]] = ()
 
@@ -216,12 +220,13 @@ class BaseModel(ModelPT):
             raise ConfigError(f'{checkpoint_path} holds no config; give it as hparams_file')
         config = _plain(stored, resolve=False)
         config = config['cfg'] if set(config) == {'cfg'} else config
+        config = {key: value for key, value in config.items() if key not in cls.training_blocks}
         if not hparams_file:
             check_config(config, source=str(checkpoint_path))
         model = cls.from_config_dict(OmegaConf.create({**config, **dict.fromkeys(_DATA_BLOCKS)}))
         if not isinstance(model, cls):
             raise TypeError(f'{checkpoint_path} holds a {type(model).__name__}, not a {cls.__name__}')
-        model.load_state_dict(checkpoint['state_dict'], strict=strict)
+        model.load_state_dict(without_modules(checkpoint['state_dict'], model.training_modules), strict=strict)
         return model.to(map_location if map_location is not None else 'cpu').eval()
 
     def save_to(self, save_path: str | Path, *, half_precision: bool = False) -> None:
@@ -236,18 +241,32 @@ class BaseModel(ModelPT):
             ValueError: a weight is too large for half precision.
         """
         connector = self._save_restore_connector
-        before = connector.half_precision
-        connector.half_precision = half_precision
+        before = connector.half_precision, connector.left_out
+        connector.half_precision, connector.left_out = half_precision, self.training_modules
         try:
             with averaged_weights(self._trainer):
                 super().save_to(save_path)
         finally:
-            connector.half_precision = before
+            connector.half_precision, connector.left_out = before
 
     def on_train_start(self) -> None:
         """Makes averages that were restored from a checkpoint writable."""
         super().on_train_start()
         detach_averages(self._trainer)
+
+    def multi_validation_epoch_end(
+        self, outputs: Sequence[Mapping[str, tuple[Tensor, int]]], dataloader_idx: int = 0
+    ) -> dict[str, Any]:
+        """Averages over the items of all batches."""
+        means = {}
+        for name in dict.fromkeys(name for output in outputs for name in output):
+            pairs = [output[name] for output in outputs if name in output]
+            means[name] = sum(value * count for value, count in pairs) / sum(count for _, count in pairs)
+        return {'val_loss': means['val_loss'], 'log': means}
+
+    def on_validation_epoch_end(self, sync_metrics: bool = True) -> dict[str, Any] | None:
+        """NeMo's, with the metrics averaged over processes."""
+        return super().on_validation_epoch_end(sync_metrics=sync_metrics)
 
     def to_config_file(self, path2yaml_file: str | Path) -> None:
         """Writes the config as YAML: resolved, with this package's version, without data sets.
@@ -256,7 +275,8 @@ class BaseModel(ModelPT):
             path2yaml_file: the file to write.
         """
         config = _plain(self._cfg, resolve=True)
-        config = {key: value for key, value in config.items() if key not in _DATA_BLOCKS}
+        left_out = (*_DATA_BLOCKS, *self.training_blocks)
+        config = {key: value for key, value in config.items() if key not in left_out}
         config['package_version'] = __version__
         Path(path2yaml_file).write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding='utf-8')
 
@@ -308,6 +328,12 @@ class BaseModel(ModelPT):
             tags=self.tags,
             facts=self.facts(),
         )
+
+    def _collect(self, output: dict[str, Any], dataloader_idx: int) -> None:
+        """Keeps what a validation step found, (value, number of items) by name, for the means of the epoch."""
+        several = isinstance(self.trainer.val_dataloaders, list | tuple) and len(self.trainer.val_dataloaders) > 1
+        collected = self.validation_step_outputs
+        (collected[dataloader_idx] if several else collected).append(output)
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 import os
 import tarfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,13 @@ class ModelFile(SaveRestoreConnector):
     Args:
         half_precision: store matrices and kernels as float16 in a compressed archive. Vectors (norms, biases,
             frequencies) stay float32: they weigh nothing, and some are not harmless to round.
+        left_out: names of modules whose weights are not written.
     """
 
-    def __init__(self, *, half_precision: bool = False):
+    def __init__(self, *, half_precision: bool = False, left_out: Sequence[str] = ()):
         super().__init__()
         self.half_precision = half_precision
+        self.left_out = tuple(left_out)
 
     @classmethod
     def like(cls, connector: SaveRestoreConnector | None) -> 'ModelFile':
@@ -74,7 +76,8 @@ class ModelFile(SaveRestoreConnector):
             archive.add(source_dir, arcname='.')
 
     def _save_state_dict_to_disk(self, state_dict: Mapping[str, Tensor], filepath: str) -> None:
-        tensors = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
+        kept = without_modules(state_dict, self.left_out)
+        tensors = {name: tensor.detach().cpu() for name, tensor in kept.items()}
         if self.half_precision:
             tensors = {name: _to_half(name, tensor) for name, tensor in tensors.items()}
         torch.save(tensors, filepath)
@@ -140,6 +143,19 @@ class ModelFile(SaveRestoreConnector):
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise UnsafeFileError(f'{Path(model_weights).name} holds something else than named tensors')
         return dict(state)
+
+
+def without_modules(state_dict: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """The weights of a model without those of some of its modules.
+
+    Args:
+        state_dict: of the model.
+        names: of the modules to leave out.
+
+    Returns:
+        The rest, in the same order.
+    """
+    return {name: tensor for name, tensor in state_dict.items() if name.split('.')[0] not in names}
 
 
 def check_class(config: Mapping[str, Any], expected: type, *, source: str) -> None:
