@@ -115,16 +115,26 @@ def clips(manifest: Path, *, count: int, seconds: float, limit: int | None) -> I
         path = manifest.parent / cut['recording']['sources'][0]['source']
         package = cut['custom']['group'].split('/')[0]
         info = probe(path)
-        if info.sample_rate != RATE or info.duration_s <= (count + 2) * seconds:
+        if info.duration_s <= (count + 2) * seconds:
             raise ValueError(
-                f'{path} must have {RATE} Hz and last more than {(count + 2) * seconds} s '
-                f'for {count} clips of {seconds} s; '
-                f'it has {info.sample_rate} Hz and lasts {info.duration_s:.1f} s'
+                f'{path} must last more than {(count + 2) * seconds} s for {count} clips of {seconds} s; '
+                f'it lasts {info.duration_s:.1f} s'
             )
         # The first and the last excerpt are the very beginning and end, which tend to be silent.
         excerpts = list(read_excerpts(path, count=count + 2, excerpt_s=seconds))[1:-1]
         for index, (audio, _) in enumerate(excerpts):
-            yield Clip(f'{path.stem}#{index}', package, audio.mean(axis=0), cut['custom']['bandwidth_hz'])
+            mono = at_rate(audio.mean(axis=0), info.sample_rate, round(seconds * RATE))
+            yield Clip(f'{path.stem}#{index}', package, mono, cut['custom']['bandwidth_hz'])
+
+
+def at_rate(audio: np.ndarray, rate: int, num_samples: int) -> np.ndarray:
+    """Samples (T,) of another rate at ``RATE``, cut or padded to ``num_samples``; those of this rate as they are."""
+    if rate == RATE:
+        return audio
+    import soxr
+
+    resampled = soxr.resample(audio, rate, RATE)[:num_samples]
+    return np.pad(resampled, (0, num_samples - len(resampled)))
 
 
 def tasks(seconds: float) -> list[Damage]:

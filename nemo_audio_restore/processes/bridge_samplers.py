@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nemo_audio_restore.processes.bridge import SchrodingerBridge
-from nemo_audio_restore.processes.bridge_step import bridge_step, step_noise_std
+from nemo_audio_restore.processes.bridge_step import bridge_step, second_order_estimate, step_noise_std
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 NoiseSource = Callable[[int, Tensor], Tensor]
@@ -78,13 +78,30 @@ def clean_estimator(
     return denoise
 
 
-def uniform_times(evaluations: int, *, t_min: float) -> Tensor:
-    """Times (evaluations,) evenly spaced from 1 down to ``t_min``, float32; just 1 for a single evaluation."""
+def sampling_times(evaluations: int, *, t_min: float, power: float = 1.0) -> Tensor:
+    """Times of the network evaluations, from 1 down to ``t_min``; just 1 for a single one.
+
+    Args:
+        evaluations: K, at least 1.
+        t_min: the last time, in (0, 1).
+        power: the times to the power 1 / ``power`` are evenly spaced: 1 is the published grid, more makes the late
+            steps (near ``t_min``) shorter, less the early ones. Above 0.
+
+    Returns:
+        (K,) float32, strictly descending.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
     if evaluations < 1:
         raise ValueError(f'at least one network evaluation is needed; got {evaluations}')
     if not 0.0 < t_min < 1.0:
         raise ValueError(f't_min must lie in (0, 1); got {t_min}')
-    return torch.linspace(1.0, t_min, evaluations)
+    if power <= 0:
+        raise ValueError(f'power must be above 0; got {power}')
+    if power == 1:
+        return torch.linspace(1.0, t_min, evaluations)
+    return torch.linspace(1.0, t_min ** (1 / power), evaluations, dtype=torch.float64).pow(power).float()
 
 
 def sample_markov(
@@ -145,6 +162,7 @@ def sample_bridge(
     mask: Tensor,
     noise: NoiseSource,
     eta: float = 0.0,
+    order: int = 1,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Non-Markov sampler with the training marginals: good with few evaluations, no retraining.
@@ -163,6 +181,8 @@ def sample_bridge(
         noise: draw k is asked for after estimate k (never after the last): draw 0 when ``times[0]`` is 1, the others
             when ``eta`` is above 0.
         eta: share of fresh noise in every step, 0..1.
+        order: 1 takes every estimate as it is, 2 continues the change since the one before
+            (:func:`second_order_estimate`); as many evaluations either way.
         on_step: told about every evaluation; may raise to stop.
 
     Returns:
@@ -170,10 +190,12 @@ def sample_bridge(
 
     Source: DBIM (arXiv 2405.15885), algorithm 1; I3SB (arXiv 2403.06069).
     """
+    if order not in (1, 2):
+        raise ValueError(f'order must be 1 or 2; got {order}')
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f'eta must lie in [0, 1] (0 deterministic, 1 the Markov step); got {eta}')
     schedule = _checked(times, start, degraded, mask)
-    x, estimate = start, start
+    x, estimate, previous = start, start, None
     for index, t in enumerate(schedule):
         estimate = _estimate(denoise, x, t, degraded, mask)
         if on_step is not None:
@@ -183,7 +205,11 @@ def sample_bridge(
         t_next = schedule[index + 1]
         needs_noise = step_noise_std(process, t, t_next, eta=eta) > 0
         fresh = noise(index, x) if needs_noise else None
-        x = bridge_step(process, x, estimate, degraded, t, t_next, eta=eta, noise=fresh)
+        target = estimate
+        if order == 2 and previous is not None:
+            target = second_order_estimate(process, estimate, previous, schedule[index - 1], t, t_next)
+        x = bridge_step(process, x, target, degraded, t, t_next, eta=eta, noise=fresh)
+        previous = estimate
     return estimate
 
 

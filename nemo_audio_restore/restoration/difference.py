@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nemo_audio_restore.processes.bridge_samplers import uniform_times
+from nemo_audio_restore.processes.bridge_samplers import sampling_times
 from nemo_audio_restore.restoration.frames import FrameReader
 from nemo_audio_restore.restoration.journal import Journal
 from nemo_audio_restore.restoration.noise import FILL_DRAW, FrameNoise
@@ -144,7 +144,8 @@ class Difference:
 
     def _wavefront(self, reader: FrameReader, on_evaluations: Callable[[int], None]) -> Wavefront:
         hop, restorer = self._plan.hop_frames, self._restorer
-        times = uniform_times(self._settings.steps, t_min=self._settings.t_min)
+        settings = self._settings
+        times = sampling_times(settings.steps, t_min=settings.t_min, power=settings.time_power)
         expert_index = getattr(restorer.network, 'expert_index', None)
         take_turns = getattr(restorer.network, 'one_resident', False)
 
@@ -160,13 +161,14 @@ class Difference:
             restorer.network,
             restorer.process,
             times=times.double(),
-            eta=self._settings.eta,
+            eta=settings.eta,
             layout=self._layout,
             load=load,
             noise=lambda number, step: self._noise(step, self._chunk_firsts[number], hop).to(restorer.device),
-            batch_size=self._settings.batch_size,
+            batch_size=settings.batch_size,
+            order=settings.order,
             experts=None if expert_index is None else expert_index(times).tolist(),
-            spare_chunks=max(_SPARE_CHUNKS, self._settings.batch_size) if take_turns else None,
+            spare_chunks=max(_SPARE_CHUNKS, settings.batch_size) if take_turns else None,
             on_evaluations=on_evaluations,
         )
 

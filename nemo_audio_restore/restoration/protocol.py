@@ -59,9 +59,11 @@ class SamplerSettings:
     """How the bridge is sampled.
 
     Attributes:
-        steps: network evaluations for each tile, at times evenly spaced from 1 to ``t_min``.
+        steps: network evaluations for each tile, at times from 1 to ``t_min``.
         t_min: time of the last evaluation, in (0, 1).
+        time_power: spacing of the times: 1 even, above 1 the late steps are shorter, below 1 the early ones.
         eta: share of the Markov step's fresh noise, 0 to 1.
+        order: 1, or 2 to continue the change between the last two estimates in every step.
         tile_frames: frames that the network sees at once; a multiple of its ``frames_multiple``.
         tile_hop_frames: frames between tiles; divides ``tile_frames``.
         batch_size: most tiles in one call of the network; changes memory and speed, not the result.
@@ -74,7 +76,9 @@ class SamplerSettings:
 
     steps: int = 10
     t_min: float = 0.05
+    time_power: float = 1.0
     eta: float = 0.0
+    order: int = 1
     tile_frames: int = 256
     tile_hop_frames: int = 128
     batch_size: int = 4
@@ -89,6 +93,10 @@ class SamplerSettings:
             raise RestorationError(f't_min must lie between 0 and 1; got {self.t_min}')
         if not 0.0 <= self.eta <= 1.0:
             raise RestorationError(f'eta must lie in [0, 1]; got {self.eta}')
+        if self.time_power <= 0:
+            raise RestorationError(f'time_power must be above 0; got {self.time_power}')
+        if self.order not in (1, 2):
+            raise RestorationError(f'order must be 1 or 2; got {self.order}')
         if self.batch_size < 1:
             raise RestorationError(f'batch_size must be at least 1; got {self.batch_size}')
         if self.phase_rounds < 0:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nemo_audio_restore.processes.bridge import SchrodingerBridge
-from nemo_audio_restore.processes.bridge_step import bridge_step, step_noise_std
+from nemo_audio_restore.processes.bridge_step import bridge_step, second_order_estimate, step_noise_std
 from nemo_audio_restore.restoration.protocol import Network
 
 
@@ -35,6 +35,7 @@ class Chunk:
         state: (C, 3, F, n) x_t at the time with index ``level``; after the last step the clean estimate.
         level: steps taken.
         predictions: network outputs of the present step by tile, until all tiles that cover the chunk are there.
+        previous: (C, 3, F, n) the clean estimate of the last step; only for samplers of the second order.
     """
 
     degraded: Tensor
@@ -43,6 +44,7 @@ class Chunk:
     state: Tensor = field(init=False)
     level: int = field(init=False, default=0)
     predictions: dict[int, Tensor] = field(init=False, default_factory=dict)
+    previous: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self):
         self.state = self.degraded  # at t = 1
@@ -85,6 +87,7 @@ class Wavefront:
         load: ``load(chunk) -> Chunk``; called once for each number, in order.
         noise: ``noise(chunk, step) -> (3, F, n)`` standard normal noise on the chunk's device.
         batch_size: most tiles in one call of the network.
+        order: 1, or 2 for ``second_order_estimate``.
         experts: (K,) which expert of the network serves each time; None for a single one.
         spare_chunks: chunks held beyond the smallest number that works; the more, the longer the front can stay with
             one expert. None takes ``batch_size``.
@@ -103,6 +106,7 @@ class Wavefront:
         load: Callable[[int], Chunk],
         noise: Callable[[int, int], Tensor],
         batch_size: int,
+        order: int = 1,
         experts: Sequence[int] | None = None,
         spare_chunks: int | None = None,
         on_evaluations: Callable[[int], None] | None = None,
@@ -111,6 +115,7 @@ class Wavefront:
         self.process = process
         self.times = times
         self.eta = eta
+        self.order = order
         self.layout = layout
         self.load = load
         self.noise = noise
@@ -141,7 +146,12 @@ class Wavefront:
             'tile_levels': list(self._tile_levels),
             'expert': self._expert,
             'chunks': [
-                {'level': chunk.level, 'state': chunk.state if chunk.level else None, 'predictions': chunk.predictions}
+                {
+                    'level': chunk.level,
+                    'state': chunk.state if chunk.level else None,
+                    'predictions': chunk.predictions,
+                    'previous': chunk.previous,
+                }
                 for chunk in self._chunks
             ],
         }
@@ -162,6 +172,8 @@ class Wavefront:
             if saved['state'] is not None:
                 chunk.state = saved['state'].to(device)
             chunk.predictions = {tile: part.to(device) for tile, part in saved['predictions'].items()}
+            if saved['previous'] is not None:
+                chunk.previous = saved['previous'].to(device)
             self._chunks.append(chunk)
 
     def _fill(self) -> None:
@@ -246,14 +258,20 @@ class Wavefront:
         step, chunk.level = chunk.level, chunk.level + 1
         chunk.predictions = {}
         if chunk.level == len(self.times):
-            chunk.state = clean
+            chunk.state, chunk.previous = clean, None
             return
         t_next = self.times[chunk.level]
         noise = None
         if float(step_noise_std(self.process, t, t_next, eta=self.eta)) > 0:
             noise = self.noise(number, step)
+        target = clean
+        if self.order == 2:
+            if step > 0:
+                before = self.times[step - 1]
+                target = second_order_estimate(self.process, clean, chunk.previous, before, t, t_next)
+            chunk.previous = clean
         chunk.state = bridge_step(
-            self.process, chunk.state, clean, chunk.degraded, t, t_next, eta=self.eta, noise=noise
+            self.process, chunk.state, target, chunk.degraded, t, t_next, eta=self.eta, noise=noise
         )
 
     def _take_first(self) -> Chunk:

@@ -15,7 +15,7 @@ from nemo_audio_restore.processes.bridge_samplers import (
     noise_from,
     sample_bridge,
     sample_markov,
-    uniform_times,
+    sampling_times,
 )
 
 BRIDGE = SchrodingerBridge()
@@ -50,7 +50,7 @@ def deterministic_spread(steps):
         sample_bridge(
             gaussian_denoiser,
             degraded,
-            uniform_times(steps, t_min=0.02).double(),
+            sampling_times(steps, t_min=0.02).double(),
             process=BRIDGE,
             degraded=degraded,
             mask=mask,
@@ -76,6 +76,62 @@ def test_deterministic_sampler_keeps_the_mean_and_converges_to_the_spread_of_the
     orders = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
     assert all(order > 0.8 for order in orders), (errors, orders)
     assert errors[-1] < 0.01 * SPREAD
+
+
+@pytest.mark.parametrize('order', [1, 2])
+def test_error_falls_with_the_order_of_the_sampler(order):
+    """From t = 0.9 on: the first step, from t = 1, is of the first order for every sampler."""
+    first, last = (torch.tensor(value, dtype=torch.float64) for value in (0.9, 0.02))
+
+    def marginal(t):
+        s2, r2 = BRIDGE.variance(t), BRIDGE.remaining_variance(t)
+        total = s2 + r2
+        mean = (r2 * MEAN + s2 * DEGRADED) / total
+        return mean, ((r2 / total * SPREAD) ** 2 + s2 * r2 / total).sqrt()
+
+    # The flow keeps every state at its quantile of the marginal.
+    quantile = 1.3
+    start, exact = (mean + quantile * std for mean, std in map(marginal, (first, last)))
+    exact = gaussian_denoiser(exact.view(1, 1, 1, 1), last)
+    degraded, mask = problem()
+    errors = []
+    for steps in (40, 80, 160):
+        clean = sample_bridge(
+            gaussian_denoiser,
+            start.view(1, 1, 1, 1),
+            torch.linspace(0.9, 0.02, steps, dtype=torch.float64),
+            process=BRIDGE,
+            degraded=degraded,
+            mask=mask,
+            noise=constant_noise(math.nan),
+            order=order,
+        )
+        errors.append(abs((clean - exact).item()))
+    orders = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
+    assert all(abs(found - order) < 0.35 for found in orders), (errors, orders)
+
+
+def test_second_order_leaves_the_known_region_alone_and_starts_as_the_first():
+    degraded, mask = problem(4, 4)
+    draws = torch.randn(8, *degraded.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    common = {'process': BRIDGE, 'degraded': degraded, 'mask': mask, 'noise': lambda k, like: draws[k]}
+
+    def run(steps, order):
+        return sample_bridge(gaussian_denoiser, degraded, sampling_times(steps, t_min=0.1), order=order, **common)
+
+    assert torch.equal(run(8, 2)[..., 4:], degraded[..., 4:])
+    # Two steps: the estimate at t = 1 and one more. The first to have two finite predecessors is the third step.
+    assert torch.equal(run(3, 1), run(3, 2))
+    assert (run(4, 1) - run(4, 2)).abs().max() > 1e-3
+
+
+def test_power_moves_times_towards_the_end():
+    times = sampling_times(5, t_min=0.1, power=2.0)
+    assert times[0] == 1 and times[-1] == pytest.approx(0.1)
+    torch.testing.assert_close(times.sqrt().diff(), times.sqrt().diff()[:1].expand(4))
+    assert torch.equal(sampling_times(5, t_min=0.1), torch.linspace(1, 0.1, 5))
+    assert (sampling_times(5, t_min=0.1, power=0.5)[1:-1] > sampling_times(5, t_min=0.1)[1:-1]).all()
+    assert sampling_times(1, t_min=0.1, power=2.0).tolist() == [1.0]
 
 
 @pytest.mark.parametrize('eta', [0.0, 0.5, 1.0])
@@ -129,7 +185,7 @@ def test_markov_states_keep_the_marginals_in_the_known_and_the_generated_region(
 
 def test_eta_1_is_the_markov_step_in_the_generated_region():
     degraded, mask = problem(64)
-    times = uniform_times(6, t_min=0.05)
+    times = sampling_times(6, t_min=0.05)
     draws = torch.randn(6, *degraded.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     common = {'process': BRIDGE, 'degraded': degraded, 'mask': mask}
     family = sample_bridge(gaussian_denoiser, degraded, times, noise=lambda k, like: draws[k], eta=1.0, **common)
@@ -143,7 +199,7 @@ def test_eta_changes_the_samples():
         sample_bridge(
             gaussian_denoiser,
             degraded,
-            uniform_times(4, t_min=0.05),
+            sampling_times(4, t_min=0.05),
             process=BRIDGE,
             degraded=degraded,
             mask=mask,
@@ -166,7 +222,7 @@ def test_known_region_carries_one_and_the_same_noise_through_the_deterministic_s
     result = sample_bridge(
         gaussian_denoiser,
         degraded,
-        uniform_times(5, t_min=0.1).double(),
+        sampling_times(5, t_min=0.1).double(),
         process=BRIDGE,
         degraded=degraded,
         mask=mask,
@@ -190,7 +246,7 @@ def test_an_oracle_is_reached_and_the_known_region_never_touched(noise_seed):
     before = degraded.clone()
     noise = None if noise_seed is None else noise_from(torch.Generator().manual_seed(noise_seed))
     denoise = clean_estimator(lambda x, t, c: BRIDGE.target(x, clean, t), BRIDGE)
-    times = uniform_times(5, t_min=0.05)
+    times = sampling_times(5, t_min=0.05)
     result = sample_markov(denoise, degraded, times, process=BRIDGE, degraded=degraded, mask=mask, noise=noise)
     torch.testing.assert_close(result, clean, atol=1e-6, rtol=0)
     assert torch.equal(result * (1 - mask), clean * (1 - mask))
@@ -205,7 +261,7 @@ def test_the_network_is_asked_once_for_every_time_and_told_the_condition():
         return torch.zeros_like(x_t)
 
     degraded, mask = torch.zeros(2, 3, 4, 8), torch.ones(2, 1, 4, 8)
-    times = uniform_times(3, t_min=0.5)
+    times = sampling_times(3, t_min=0.5)
     reported = []
     sample_bridge(
         clean_estimator(predict, BRIDGE, mask),
@@ -229,7 +285,7 @@ def test_a_seed_fixes_the_samples_and_the_global_generator_is_left_alone():
         return sample_bridge(
             gaussian_denoiser,
             degraded,
-            uniform_times(3, t_min=0.1),
+            sampling_times(3, t_min=0.1),
             process=BRIDGE,
             degraded=degraded,
             mask=mask,
@@ -269,6 +325,10 @@ def test_bad_shapes_and_eta_are_refused():
     with pytest.raises(ValueError, match='eta'):
         sample_bridge(gaussian_denoiser, degraded, times, degraded=degraded, mask=mask, eta=1.5, **common)
     with pytest.raises(ValueError, match='t_min'):
-        uniform_times(3, t_min=0.0)
+        sampling_times(3, t_min=0.0)
     with pytest.raises(ValueError, match='at least one'):
-        uniform_times(0, t_min=0.1)
+        sampling_times(0, t_min=0.1)
+    with pytest.raises(ValueError, match='power'):
+        sampling_times(3, t_min=0.1, power=0.0)
+    with pytest.raises(ValueError, match='order'):
+        sample_bridge(gaussian_denoiser, degraded, times, degraded=degraded, mask=mask, order=3, **common)

@@ -1,5 +1,6 @@
 """The whole engine against a plain form that holds everything in memory; what is computed; what it costs."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -109,13 +110,15 @@ def test_progress_counts_every_evaluation_and_ends_at_the_total():
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-@pytest.mark.parametrize('field', ['steps', 'eta', 't_min', 'tile_hop_frames', 'tile_frames'])
+@pytest.mark.parametrize('field', ['steps', 'eta', 't_min', 'time_power', 'order', 'tile_hop_frames', 'tile_frames'])
 def test_every_sampler_setting_changes_the_result(field):
-    changed = {'steps': 4, 'eta': 0.9, 't_min': 0.2, 'tile_hop_frames': 8, 'tile_frames': 48}
+    changed = {'steps': 5, 'eta': 0.9, 't_min': 0.2, 'time_power': 2, 'order': 2, 'tile_hop_frames': 8}
+    changed |= {'tile_frames': 48}
     audio = noise_audio(0.4)
-    settings = SamplerSettings(**{**SETTINGS.__dict__, field: changed[field]})
+    base = dataclasses.replace(SETTINGS, steps=4)
+    settings = dataclasses.replace(base, **{field: changed[field]})
     first, second = (
-        restore_array(FakeRestorer(), audio, 44100, cutoff_hz=6000, settings=each) for each in (SETTINGS, settings)
+        restore_array(FakeRestorer(), audio, 44100, cutoff_hz=6000, settings=each) for each in (base, settings)
     )
     assert level_db(first - second) > -80
 
@@ -165,6 +168,8 @@ def test_settings_that_do_not_fit_are_refused():
     for wrong in (
         {'steps': 0},
         {'t_min': 0},
+        {'time_power': 0},
+        {'order': 3},
         {'eta': 2},
         {'batch_size': 0},
         {'tile_hop_frames': 5},

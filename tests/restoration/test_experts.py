@@ -8,7 +8,7 @@ import torch
 from fake_restorer import FakeNetwork, FakeRestorer, noise_audio
 
 from nemo_audio_restore.processes.bridge import SchrodingerBridge
-from nemo_audio_restore.processes.bridge_samplers import uniform_times
+from nemo_audio_restore.processes.bridge_samplers import sampling_times
 from nemo_audio_restore.restoration import SamplerSettings, restore_array
 from nemo_audio_restore.restoration.noise import FrameNoise
 from nemo_audio_restore.restoration.wavefront import Chunk, Layout, Wavefront
@@ -52,7 +52,7 @@ def streamed(network, *, num_chunks, spare_chunks, experts, steps=8, batch_size=
     wavefront = Wavefront(
         network,
         SchrodingerBridge(),
-        times=uniform_times(steps, t_min=0.05).double(),
+        times=sampling_times(steps, t_min=0.05).double(),
         eta=0.5,
         layout=Layout(num_chunks, range(num_chunks - 1), 2),
         load=lambda i: Chunk(degraded[..., i * 16 : (i + 1) * 16], torch.ones(1, 1, 4, 16)),
@@ -67,7 +67,7 @@ def streamed(network, *, num_chunks, spare_chunks, experts, steps=8, batch_size=
 @pytest.mark.parametrize('spare_chunks', [4, 16, 32])
 def test_experts_are_exchanged_twice_for_each_run_of_spare_chunks(spare_chunks):
     network, num_chunks = TakingTurns(), 150
-    experts = network.expert_index(uniform_times(8, t_min=0.05)).tolist()
+    experts = network.expert_index(sampling_times(8, t_min=0.05)).tolist()
     streamed(network, num_chunks=num_chunks, spare_chunks=spare_chunks, experts=experts)
     assert network.tiles == 8 * (num_chunks - 1)
     assert network.exchanges <= 2 * -(-num_chunks // (spare_chunks + 1)) + 1
@@ -76,7 +76,7 @@ def test_experts_are_exchanged_twice_for_each_run_of_spare_chunks(spare_chunks):
 
 def test_the_order_of_experts_does_not_change_the_result():
     network = TakingTurns()
-    experts = network.expert_index(uniform_times(8, t_min=0.05)).tolist()
+    experts = network.expert_index(sampling_times(8, t_min=0.05)).tolist()
     expected = streamed(OneAtATime(), num_chunks=40, spare_chunks=4, experts=None)
     actual = streamed(network, num_chunks=40, spare_chunks=32, experts=experts)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)

@@ -75,6 +75,17 @@ def test_a_resumed_file_equals_an_uninterrupted_one_and_repeats_nothing(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ['in.wav', 'out.wav', 'whole.wav']
 
 
+def test_a_sampler_of_the_second_order_goes_on_with_its_last_estimates(tmp_path, source):
+    settings = dataclasses.replace(REQUEST['settings'], steps=4, order=2)
+    first = FakeRestorer()
+    expected, _ = restored(first, source, tmp_path / 'whole.wav', settings=settings)
+    with pytest.raises(Stop):
+        halfway = stop_after(first.network.tiles // 2)
+        restored(FakeRestorer(), source, tmp_path / 'out.wav', settings=settings, on_progress=halfway)
+    actual, _ = restored(FakeRestorer(), source, tmp_path / 'out.wav', settings=settings)
+    assert np.array_equal(actual, expected)
+
+
 def test_a_restoration_that_is_stopped_twice_still_ends_the_same(tmp_path, source):
     expected, _ = restored(FakeRestorer(), source, tmp_path / 'whole.wav')
     for evaluations in (20, 40):

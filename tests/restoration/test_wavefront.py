@@ -7,7 +7,7 @@ import pytest
 import torch
 from fake_restorer import FakeRestorer, noise_audio
 
-from nemo_audio_restore.processes.bridge_samplers import clean_estimator, sample_bridge, uniform_times
+from nemo_audio_restore.processes.bridge_samplers import clean_estimator, sample_bridge, sampling_times
 from nemo_audio_restore.processes.bridge_step import bridge_step
 from nemo_audio_restore.restoration import SamplerSettings, restore_array
 from nemo_audio_restore.restoration.noise import FILL_DRAW, FrameNoise
@@ -28,7 +28,7 @@ def whole(network, process, degraded, mask, *, settings: SamplerSettings, noise:
     """The plain form: all frames in memory, one step after the other."""
     frames = degraded.shape[-1]
     starts = range(0, frames - settings.tile_frames + 1, settings.tile_hop_frames)
-    times = uniform_times(settings.steps, t_min=settings.t_min).double()
+    times = sampling_times(settings.steps, t_min=settings.t_min).double()
     x = degraded
     for step, t in enumerate(times):
         total, count = torch.zeros_like(x), torch.zeros(frames)
@@ -53,12 +53,13 @@ def streamed(restorer, degraded, mask, *, settings: SamplerSettings, noise: Fram
     wavefront = Wavefront(
         restorer.network,
         restorer.process,
-        times=uniform_times(settings.steps, t_min=settings.t_min).double(),
+        times=sampling_times(settings.steps, t_min=settings.t_min).double(),
         eta=settings.eta,
         layout=Layout(num_chunks, range(num_chunks - per_tile + 1), per_tile),
         load=lambda i: Chunk(degraded[..., i * hop : (i + 1) * hop], mask[..., i * hop : (i + 1) * hop]),
         noise=lambda i, step: noise.frames(step, i * hop, hop),
         batch_size=settings.batch_size,
+        order=settings.order,
     )
     return torch.cat([chunk.state for chunk in wavefront.run()], dim=-1)
 
@@ -80,16 +81,16 @@ def test_wavefront_equals_whole_file_multidiffusion(tile_frames, hop, steps, bat
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('eta', [0.0, 0.6])
-def test_wavefront_equals_the_library_sampler(eta):
-    settings = dataclasses.replace(SETTINGS, eta=eta)
+@pytest.mark.parametrize(('eta', 'order'), [(0.0, 1), (0.6, 1), (0.0, 2)])
+def test_wavefront_equals_the_library_sampler(eta, order):
+    settings = dataclasses.replace(SETTINGS, eta=eta, order=order)
     restorer, noise = FakeRestorer(), FrameNoise(5, channels=3, bins=24)
     degraded = torch.randn(1, 3, 24, 96, generator=torch.Generator().manual_seed(1))
     mask = _mask(24, 96)
     predict = tiled(restorer.network, tile_frames=32, tile_hop_frames=16, batch_size=2)
     expected = sample_bridge(
-        clean_estimator(predict, restorer.process, mask), degraded, uniform_times(4, t_min=0.05),
-        process=restorer.process, degraded=degraded, mask=mask, eta=eta,
+        clean_estimator(predict, restorer.process, mask), degraded, sampling_times(4, t_min=0.05),
+        process=restorer.process, degraded=degraded, mask=mask, eta=eta, order=order,
         noise=lambda draw, like: noise.frames(draw, 0, 96)[None],
     )  # fmt: skip
     torch.testing.assert_close(
@@ -116,7 +117,7 @@ def test_chunks_in_flight_do_not_grow_with_length():
         return Chunk(torch.zeros(1, 3, 8, 16), torch.ones(1, 1, 8, 16))
 
     wavefront = Wavefront(
-        restorer.network, restorer.process, times=uniform_times(4, t_min=0.05).double(), eta=0.0,
+        restorer.network, restorer.process, times=sampling_times(4, t_min=0.05).double(), eta=0.0,
         layout=Layout(200, range(199), 2), load=load, noise=lambda i, step: torch.zeros(3, 8, 16),
         batch_size=settings.batch_size,
     )  # fmt: skip
