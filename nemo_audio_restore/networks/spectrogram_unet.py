@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from nemo_audio_restore.networks.group_norm import GroupNorm, is_channels_last
+
 _NORM_GROUPS = 32
 _ROTARY_AXES = 2
 _ROTARY_DIMS = 32  # rotated dimensions of a head for each axis: 16 pairs
@@ -50,20 +52,6 @@ def band_embedding(rows: int, channels: int, device: torch.device) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()])[None, :, :, None]
 
 
-class GroupNorm(nn.GroupNorm):
-    """Group normalisation in float32 whatever the precision of input and weights; keeps the input's dtype."""
-
-    def __init__(self, channels: int):
-        super().__init__(_NORM_GROUPS, channels)
-
-    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """Normalises (B, C, H, W) and, if given, applies ``* (1 + scale) + shift`` before rounding to x's dtype."""
-        y = functional.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps)
-        if scale is not None:
-            y = y * (1 + scale) + shift
-        return y.to(x.dtype)
-
-
 class ResBlock(nn.Module):
     """Two convolutions around a normalisation that is scaled and shifted by row and time.
 
@@ -75,9 +63,11 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels: int, embedding_channels: int, dropout: float):
         super().__init__()
-        self.in_layers = nn.Sequential(GroupNorm(channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            GroupNorm(channels, _NORM_GROUPS), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Conv2d(embedding_channels, 2 * channels, 1))
-        self.out_norm = GroupNorm(channels)
+        self.out_norm = GroupNorm(channels, _NORM_GROUPS)
         self.out_rest = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(channels, channels, 3, padding=1))
         nn.init.zeros_(self.out_rest[2].weight)
         nn.init.zeros_(self.out_rest[2].bias)
@@ -87,9 +77,9 @@ class ResBlock(nn.Module):
         # The embedding does not depend on the frame, so one column is enough: 1/W of the work and of the memory.
         linear = self.emb_layers[1]
         with torch.autocast(x.device.type, enabled=False):
-            activated = self.emb_layers[0](embedding)
-            condition = functional.conv2d(activated, linear.weight.float(), linear.bias.float())
-        scale, shift = condition.chunk(2, dim=1)
+            activated = self.emb_layers[0](embedding)[..., 0].transpose(1, 2)
+            condition = functional.linear(activated, linear.weight.float().flatten(1), linear.bias.float())
+        scale, shift = condition.transpose(1, 2)[..., None].chunk(2, dim=1)
         return x + self.out_rest(self.out_norm(self.in_layers(x), scale, shift))
 
 
@@ -146,7 +136,7 @@ class Attention(nn.Module):
                 f'{_ROTARY_AXES * _ROTARY_DIMS} dimensions: take fewer heads'
             )
         self.num_heads = num_heads
-        self.gnorm = GroupNorm(channels)
+        self.gnorm = GroupNorm(channels, _NORM_GROUPS)
         self.q_proj = nn.Conv2d(channels, channels, 1)
         self.k_proj = nn.Conv2d(channels, channels, 1)
         self.v_proj = nn.Conv2d(channels, channels, 1)
@@ -196,19 +186,25 @@ class Upsample(nn.Module):
         weight = self.conv.weight.float()
         first, middle, last = weight.unbind(2)
         by_row = (torch.stack([first, middle + last], 2), torch.stack([first + middle, last], 2))
-        padded = functional.pad(x, (1, 1, 1, 1))
         height, width = x.shape[-2:]
         out = None
         for row, kernel in enumerate(by_row):
             left, centre, right = kernel.unbind(3)
             by_column = (torch.stack([left, centre + right], 3), torch.stack([left + centre, right], 3))
             for column, phase_kernel in enumerate(by_column):
-                window = padded[:, :, row : row + height + 1, column : column + width + 1]
-                phase = functional.conv2d(window, phase_kernel.to(self.conv.weight.dtype), self.conv.bias)
+                # One row and one column more than a phase has: the last ones belong to odd phases, the first to even.
+                phase = functional.conv2d(x, phase_kernel.to(self.conv.weight.dtype), self.conv.bias, padding=1)
                 if out is None:
-                    out = phase.new_empty(*phase.shape[:2], 2 * height, 2 * width)
-                out[:, :, row::2, column::2] = phase
+                    out = _empty_like(phase, 2 * height, 2 * width)
+                out[:, :, row::2, column::2] = phase[:, :, row : row + height, column : column + width]
         return out
+
+
+def _empty_like(x: Tensor, height: int, width: int) -> Tensor:
+    """Room for (B, C, height, width) with dtype, device and memory format of x."""
+    shape = (*x.shape[:2], height, width)
+    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
 
 
 class SpectrogramUNet(nn.Module):
@@ -280,7 +276,7 @@ class SpectrogramUNet(nn.Module):
             ]
         )
         self.output_projection = nn.Sequential(
-            GroupNorm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], out_channels, 3, padding=1)
+            GroupNorm(widths[0], _NORM_GROUPS), nn.SiLU(), nn.Conv2d(widths[0], out_channels, 3, padding=1)
         )
 
     @staticmethod
@@ -314,7 +310,7 @@ class SpectrogramUNet(nn.Module):
         time = time_embedding(t, self.time_embedding_dim)[:, :, None, None]
         embeddings = [self._embedding(time, x_t.shape[2] >> level) for level in range(len(self.ds_layers) + 1)]
 
-        x = self.input_projection(x_t)
+        x = self.input_projection(self._arranged(x_t))
         skips = []
         for blocks, downsample, embedding in zip(self.enc_blocks, self.ds_layers, embeddings[:-1], strict=True):
             x = downsample(self._run(blocks, x, embedding))
@@ -323,6 +319,10 @@ class SpectrogramUNet(nn.Module):
         for blocks, upsample, embedding in zip(self.dec_blocks, self.us_layers, embeddings[:0:-1], strict=True):
             x = upsample(self._run(blocks, x + skips.pop(), embedding))
         return self.output_projection(x)
+
+    def _arranged(self, x: Tensor) -> Tensor:
+        """The input in the memory format that all layers then keep; on a CPU channels last is a fifth faster."""
+        return x.contiguous(memory_format=torch.channels_last) if x.device.type == 'cpu' else x
 
     def _embedding(self, time: Tensor, rows: int) -> Tensor:
         """Row and time together: (B, E, rows, 1) float32."""
