@@ -4,12 +4,14 @@
 
 Excerpts whose channels are (nearly) equal are left out: there every mode but 'independent' is right by construction.
 Each excerpt is low-passed, restored in every mode, and compared with the original above the cutoff, up to 16 kHz: the
-coherence of the channels, and the share of the energy in their difference.
+coherence of the channels, and the share of the energy in their difference. What is measured is kept in ``--cache``: a
+run that was broken off goes on.
 """
 
 import argparse
 import csv
 import gzip
+import hashlib
 import json
 import os
 import platform
@@ -22,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from restoration_quality import RATE, low_pass
+from restoration_quality import RATE, Cache, low_pass
 
 from nemo_audio_restore.evaluation.report import bootstrap_interval, markdown_table
 from nemo_audio_restore.evaluation.stereo import band_coherence, band_side_share
@@ -33,6 +35,7 @@ from nemo_audio_restore.restoration.stereo import STEREO_MODES
 HIGH_HZ = 16000.0
 WITHIN = 0.1
 LEAST_SIDE_SHARE = 1e-3
+CACHE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Excerpt:
     """A few seconds of a stereo track."""
 
     track: str
+    index: int
     audio: np.ndarray
 
 
@@ -52,8 +56,8 @@ def excerpts(cuts: Path, *, count: int, seconds: float, limit: int | None) -> It
         info = probe(path)
         if info.channels != 2 or info.sample_rate != RATE:
             continue
-        for audio, _ in list(read_excerpts(path, count=count + 2, excerpt_s=seconds))[1:-1]:
-            yield Excerpt(path.stem, audio)
+        for index, (audio, _) in enumerate(list(read_excerpts(path, count=count + 2, excerpt_s=seconds))[1:-1]):
+            yield Excerpt(path.stem, index, audio)
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
@@ -62,6 +66,9 @@ def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
 
     model = AudioRestoreModel.from_pretrained(arguments.model).to(arguments.device)
     settings = model.sampler if arguments.steps is None else replace(model.sampler, steps=arguments.steps)
+    weights = AudioRestoreModel.from_pretrained(arguments.model, return_model_file=True)
+    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
+    cache = Cache(arguments.cache)
     rows = []
     for excerpt in excerpts(
         arguments.cuts, count=arguments.clips, seconds=arguments.seconds, limit=arguments.limit
@@ -71,25 +78,27 @@ def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
             share = band_side_share(excerpt.audio, RATE, **band)
             if not share >= LEAST_SIDE_SHARE:
                 continue
-            truth = band_coherence(excerpt.audio, RATE, **band)
             degraded = np.stack([low_pass(channel, cutoff) for channel in excerpt.audio])
             for mode in arguments.stereo:
-                started = time.perf_counter()
-                restored = model.restore(
-                    degraded, sample_rate=RATE, cutoff_hz=cutoff, settings=settings, stereo=mode, seed=0
-                )
-                rows.append(
-                    {
-                        'track': excerpt.track,
-                        'cutoff_hz': cutoff,
-                        'stereo': mode,
-                        'coherence_original': truth,
-                        'coherence': band_coherence(restored, RATE, **band),
-                        'side_share_original': share,
-                        'side_share': band_side_share(restored, RATE, **band),
-                        'seconds': time.perf_counter() - started,
-                    }
-                )
+                place = f'{excerpt.track} {excerpt.index} of {arguments.clips}, {arguments.seconds:g} s, {cutoff:g} Hz'
+                key = f'stereo v{CACHE_VERSION} {digest} {json.dumps(vars(settings))} {place} {mode}'
+                if not cache.get(key):
+                    started = time.perf_counter()
+                    restored = model.restore(
+                        degraded, sample_rate=RATE, cutoff_hz=cutoff, settings=settings, stereo=mode, seed=0
+                    )
+                    seconds = time.perf_counter() - started
+                    cache.put(
+                        key,
+                        {
+                            'coherence_original': band_coherence(excerpt.audio, RATE, **band),
+                            'coherence': band_coherence(restored, RATE, **band),
+                            'side_share_original': share,
+                            'side_share': band_side_share(restored, RATE, **band),
+                            'seconds': seconds,
+                        },
+                    )
+                rows.append({'track': excerpt.track, 'cutoff_hz': cutoff, 'stereo': mode} | cache.get(key))
         print(excerpt.track, file=sys.stderr, flush=True)
     return rows
 
@@ -130,6 +139,7 @@ def main() -> None:
     parser.add_argument('--clips', type=int, default=1, help='excerpts of each track')
     parser.add_argument('--seconds', type=float, default=6.0, help='length of an excerpt')
     parser.add_argument('--limit', type=int, help='only the first tracks of the manifest')
+    parser.add_argument('--cache', type=Path, default=Path('benchmarks/results/stereo.jsonl'))
     parser.add_argument('--output', type=Path, default=Path('benchmarks/results/stereo'))
     arguments = parser.parse_args()
     rows = run(arguments)
