@@ -208,7 +208,7 @@ def si_sdr(reference: np.ndarray | Tensor, estimate: np.ndarray | Tensor) -> flo
 
     Source: Le Roux et al. 2018, equation 2 (without removal of the mean).
     """
-    target, candidate = _pair(reference, estimate)
+    target, candidate = checked_pair(reference, estimate)
     energy = target.square().sum()
     if energy == 0:
         raise ValueError('SI-SDR is undefined for a silent reference')
@@ -297,14 +297,19 @@ def magnitude_spectrogram(audio: np.ndarray | Tensor, sample_rate: int) -> Tenso
     return spectrum.abs()
 
 
-def _magnitudes(
-    reference: np.ndarray | Tensor, estimate: np.ndarray | Tensor, sample_rate: int
-) -> tuple[Tensor, Tensor]:
-    target, candidate = _pair(reference, estimate)
-    return magnitude_spectrogram(target, sample_rate), magnitude_spectrogram(candidate, sample_rate)
+def checked_pair(reference: np.ndarray | Tensor, estimate: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    """What every metric asks of its two recordings.
 
+    Args:
+        reference: samples (T,).
+        estimate: samples (T,).
 
-def _pair(reference: np.ndarray | Tensor, estimate: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    Returns:
+        Both as float64 tensors on the CPU.
+
+    Raises:
+        ValueError: lengths differ, or an array is empty, not 1-D or not finite.
+    """
     target = torch.as_tensor(reference).detach().cpu().double()
     candidate = torch.as_tensor(estimate).detach().cpu().double()
     if target.ndim != 1 or candidate.ndim != 1:
@@ -319,6 +324,13 @@ def _pair(reference: np.ndarray | Tensor, estimate: np.ndarray | Tensor) -> tupl
     if not (torch.isfinite(target).all() and torch.isfinite(candidate).all()):
         raise ValueError('metrics need finite samples; an array holds NaN or infinity')
     return target, candidate
+
+
+def _magnitudes(
+    reference: np.ndarray | Tensor, estimate: np.ndarray | Tensor, sample_rate: int
+) -> tuple[Tensor, Tensor]:
+    target, candidate = checked_pair(reference, estimate)
+    return magnitude_spectrogram(target, sample_rate), magnitude_spectrogram(candidate, sample_rate)
 
 
 def _band(sample_rate: int, low_hz: float | None, high_hz: float | None) -> slice:
@@ -347,7 +359,7 @@ def _at_perceptual_rate(
 ) -> tuple[np.ndarray, np.ndarray]:
     import soxr
 
-    target, candidate = (samples.numpy() for samples in _pair(reference, estimate))
+    target, candidate = (samples.numpy() for samples in checked_pair(reference, estimate))
     if sample_rate == _PERCEPTUAL_RATE_HZ:
         return target, candidate
     return (
