@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lhotse import CutSet, Recording
+from lhotse import CutSet, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.cut import Cut
 
@@ -34,12 +34,16 @@ class Candidate:
         group: artist, package or folder; a group never spans two splits.
         licence: short name, as its owner states it.
         split: train, validation, test, or None to have it chosen by group.
+        language: of speech, as a tag such as ``da``.
+        text: what is said.
     """
 
     path: Path
     group: str
     licence: str
     split: str | None = None
+    language: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Track:
     peak: float
     rms: float
     sha256: str
+    language: str | None = None
+    text: str | None = None
 
     @property
     def duration_s(self) -> float:
@@ -159,6 +165,8 @@ def check_track(candidate: Candidate, limits: Limits) -> Track | Rejected:
         peak=round(peak, 4),
         rms=round(math.sqrt(energy / seen), 5),
         sha256=file_sha256(path),
+        language=candidate.language,
+        text=candidate.text,
     )
 
 
@@ -239,7 +247,8 @@ def write_manifests(
 ) -> dict[str, Path]:
     """Writes ``<split>.jsonl.gz`` (Lhotse cuts, paths relative to the manifest), ``tracks.csv`` and ``rejected.csv``.
 
-    Each cut carries ``bandwidth_hz``, ``rms``, ``licence``, ``group`` and ``sha256`` in its custom fields.
+    Each cut carries ``bandwidth_hz``, ``rms``, ``licence``, ``group`` and ``sha256`` in its custom fields, and the
+    language and text of speech in a supervision.
 
     Args:
         tracks: what :func:`check_tracks` accepted.
@@ -313,6 +322,17 @@ def _cut(track: Track, folder: Path) -> Cut:
         'group': track.group,
         'sha256': track.sha256,
     }
+    if track.language is not None or track.text is not None:
+        cut.supervisions.append(
+            SupervisionSegment(
+                id=recording.id,
+                recording_id=recording.id,
+                start=0.0,
+                duration=recording.duration,
+                text=track.text,
+                language=track.language,
+            )
+        )
     return cut
 
 
