@@ -26,6 +26,7 @@ ALLOWED = {
     'restoration': {'signal', 'processes', 'files'},
     'checkpoints': {'signal', 'processes', 'networks'},
     'distillation': {'signal'},
+    'codec': {'files'},
     'reporting': {'signal', 'files', 'evaluation', 'restoration', 'checkpoints'},
     '_nemo': set(),
 }
@@ -39,6 +40,7 @@ WIRING = {
     'evaluation',
     'restoration',
     'distillation',
+    'codec',
     'checkpoints',
 }
 ALLOWED['models'] = WIRING | {'_nemo'}

@@ -3,6 +3,7 @@
 import typer
 
 from nemo_audio_restore.apps import (
+    commands_codec,
     commands_convert,
     commands_demo,
     commands_doctor,
@@ -20,6 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command('restore')(commands_restore.restore)
+app.command('encode')(commands_codec.encode)
+app.command('decode')(commands_codec.decode)
+app.command('tokens')(commands_codec.tokens)
 app.command('demo')(commands_demo.demo)
 app.command('evaluate')(commands_evaluate.evaluate)
 app.command('doctor')(commands_doctor.doctor)

@@ -7,6 +7,7 @@ from nemo_audio_restore.apps.inputs import UsageError
 
 if TYPE_CHECKING:
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+    from nemo_audio_restore.models.speech_codec import SpeechCodecModel
     from nemo_audio_restore.reporting import ModelIdentity
 
 
@@ -33,6 +34,31 @@ def load_model(name: str, device: str) -> 'AudioRestoreModel':
     except (ValueError, OSError, KeyError) as error:
         raise UsageError(f'the model {name} cannot be loaded: {error}') from error
     return model.to(where).eval()
+
+
+def load_codec(name: str, device: str) -> 'SpeechCodecModel':
+    """A speech codec in evaluation mode on a device.
+
+    Args:
+        name: as for :func:`load_model`.
+        device: auto, cpu, cuda, cuda:N or mps.
+
+    Returns:
+        The codec.
+
+    Raises:
+        UsageError: there is no such codec or device.
+    """
+    where = find_device(device)
+    from nemo_audio_restore._nemo import logging
+    from nemo_audio_restore.models.speech_codec import SpeechCodecModel
+
+    logging.setLevel(logging.ERROR)
+    try:
+        codec = SpeechCodecModel.from_pretrained(name)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise UsageError(f'the codec {name} cannot be loaded: {error}') from error
+    return codec.to(where).eval()
 
 
 def fetch_model(name: str, *, refresh: bool = False) -> Path:

@@ -32,6 +32,40 @@ def resample_blocks(
     yield from _exactly(_soxr_blocks(blocks, from_hz, to_hz, channels), channels, num_samples)
 
 
+def resample_stream(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int, *, channels: int) -> Iterator[np.ndarray]:
+    """The same for a stream whose length shows only at its end.
+
+    Args:
+        blocks: (C, n) float32 blocks.
+        from_hz: sample rate of the blocks.
+        to_hz: sample rate to produce.
+        channels: C.
+
+    Yields:
+        (C, m) float32 blocks, together :func:`resampled_length` of what ``blocks`` hold together.
+    """
+    if from_hz == to_hz:
+        yield from blocks
+        return
+    taken = done = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal taken
+        for block in blocks:
+            taken += block.shape[1]
+            yield block
+
+    # The filter looks ahead: until the end there is less than what the input lasts.
+    for block in _soxr_blocks(counted(), from_hz, to_hz, channels):
+        block = block[:, : resampled_length(taken, from_hz, to_hz) - done]
+        done += block.shape[1]
+        if block.shape[1]:
+            yield np.ascontiguousarray(block)
+    missing = resampled_length(taken, from_hz, to_hz) - done
+    if missing:
+        yield np.zeros((channels, missing), np.float32)
+
+
 def _soxr_blocks(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int, channels: int) -> Iterator[np.ndarray]:
     stream = soxr.ResampleStream(from_hz, to_hz, channels, dtype='float32', quality='VHQ')
     for block in blocks:
