@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nemo_audio_restore.checkpoints.registry import list_models
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+    from nemo_audio_restore.models.speech_codec import SpeechCodecModel
     from nemo_audio_restore.processes.bridge import SchrodingerBridge
     from nemo_audio_restore.signal.spectrogram import MagnitudePhaseSpectrogram
 
@@ -18,10 +19,18 @@ _MODULE_OF = {
     'AudioRestoreModel': 'models.audio_restore',
     'MagnitudePhaseSpectrogram': 'signal.spectrogram',
     'SchrodingerBridge': 'processes.bridge',
+    'SpeechCodecModel': 'models.speech_codec',
     'list_models': 'checkpoints.registry',
 }
 
-__all__ = ['AudioRestoreModel', 'MagnitudePhaseSpectrogram', 'SchrodingerBridge', '__version__', 'list_models']
+__all__ = [
+    'AudioRestoreModel',
+    'MagnitudePhaseSpectrogram',
+    'SchrodingerBridge',
+    'SpeechCodecModel',
+    '__version__',
+    'list_models',
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -66,6 +66,16 @@ _MODELS = (
             'and give the path of that file instead of the name.'
         ),
     ),
+    ModelEntry(
+        name='speech_codec_22k',
+        model_class='SpeechCodecModel',
+        task='speech codec',
+        description="NVIDIA's Low Frame-rate Speech Codec: 1.89 kbit/s, 21.5 frames a second.",
+        location='hf://nvidia/low-frame-rate-speech-codec-22khz',
+        licence='nsclv1',
+        sample_rate=22050,
+        size_mb=619,
+    ),
 )
 
 

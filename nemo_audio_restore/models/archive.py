@@ -34,11 +34,27 @@ def check_archive(path: Path) -> dict[str, Any]:
         Its config as plain data.
 
     Raises:
-        UnsafeFileError: links, devices, absolute or climbing paths, too many or too large members, no config, or a
-            config that :func:`check_config` refuses.
+        UnsafeFileError: see :func:`read_archive_config`, or a config that :func:`check_config` refuses.
+    """
+    config = read_archive_config(path)
+    check_config(config, source=str(path))
+    return config
+
+
+def read_archive_config(path: Path) -> dict[str, Any]:
+    """The config of a ``.nemo`` file as plain data, not yet checked; the members of the archive are.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Nested mappings and lists.
+
+    Raises:
+        UnsafeFileError: links, devices, absolute or climbing paths, too many or too large members, or no config.
     """
     try:
-        with _opened(path) as archive:
+        with open_archive(path) as archive:
             members = _checked_members(archive, path)
             config = next((member for member in members if PurePosixPath(member.name).name == CONFIG_NAME), None)
             if config is None:
@@ -48,9 +64,7 @@ def check_archive(path: Path) -> dict[str, Any]:
             text = archive.extractfile(config).read()
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UnsafeFileError(f'{path} is no .nemo file (a tar archive, plain or gzip), or is cut short') from error
-    config = _parsed_config(text, path)
-    check_config(config, source=str(path))
-    return config
+    return _parsed_config(text, path)
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
@@ -88,8 +102,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _parsed_config(path.read_bytes(), folder)
 
 
-def _opened(path: Path) -> tarfile.TarFile:
-    """The archive, plain or compressed: the two kinds that NeMo reads."""
+def open_archive(path: Path) -> tarfile.TarFile:
+    """Opens an archive, plain or compressed: the two kinds that NeMo reads.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The archive, to be closed by the caller.
+    """
     try:
         return tarfile.open(path, 'r:')
     except tarfile.ReadError:

@@ -1,36 +1,37 @@
 """SpeechCodecModel: a low-frame-rate codec with finite scalar quantisation as a NeMo model. Wiring only."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from nemo.collections.tts.modules.audio_codec_modules import GroupFiniteScalarQuantizer
 from nemo.collections.tts.parts.utils.tts_dataset_utils import resample_batch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from typing_extensions import Self
 
-from nemo_audio_restore._nemo import logging, uncounted_steps
+from nemo_audio_restore._nemo import SaveRestoreConnector, logging
+from nemo_audio_restore.checkpoints.errors import CheckpointError
+from nemo_audio_restore.codec.engine import decode_file, encode_file
+from nemo_audio_restore.codec.protocol import DecodeReport, EncodeReport, OnProgress
+from nemo_audio_restore.codec.streaming import DEFAULT_CHUNK_FRAMES
+from nemo_audio_restore.models.adversarial_training import AdversarialTrainingMixin
 from nemo_audio_restore.models.base import BaseModel
 from nemo_audio_restore.models.blocks import ConfigError, build
 from nemo_audio_restore.models.codec_context import decoder_context_frames, encoder_context_frames
-from nemo_audio_restore.models.speech_codec_training import (
-    CodecLosses,
-    CodecLossSettings,
-    CodecTrainingSettings,
-    codec_loss,
-    discriminator_loss,
-    limited_gradient,
+from nemo_audio_restore.models.nemo_codec_file import (
+    is_nemo_codec,
+    nemo_codec_card,
+    nemo_codec_config,
+    read_nemo_codec,
 )
 from nemo_audio_restore.models.with_audio_data import AudioDataMixin
 
-_MAX_SKIPPED_IN_A_ROW = 20
 
-
-class SpeechCodecModel(AudioDataMixin, BaseModel):
+class SpeechCodecModel(AdversarialTrainingMixin, AudioDataMixin, BaseModel):
     """Turns speech into a few integers for each frame, and back.
 
     Config blocks, each named like the attribute that it builds:
@@ -54,13 +55,8 @@ class SpeechCodecModel(AudioDataMixin, BaseModel):
         'audio_encoder',
         'vector_quantizer',
         'audio_decoder',
-        'discriminator',
-        'discriminator_optim',
-        'loss',
-        'training',
+        *AdversarialTrainingMixin.training_config_blocks,
     )
-    training_blocks: ClassVar[tuple[str, ...]] = ('discriminator', 'discriminator_optim')
-    training_modules: ClassVar[tuple[str, ...]] = ('discriminator', 'losses')
     tags: ClassVar[tuple[str, ...]] = ('speech', 'audio-codec', 'neural-codec', 'finite-scalar-quantization')
 
     def __init__(self, cfg: DictConfig, trainer: Trainer | None = None):
@@ -70,8 +66,6 @@ class SpeechCodecModel(AudioDataMixin, BaseModel):
         encoder = build(cfg.get('audio_encoder'), where='audio_encoder')
         quantizer = build(cfg.get('vector_quantizer'), where='vector_quantizer', default=GroupFiniteScalarQuantizer)
         decoder = build(cfg.get('audio_decoder'), where='audio_decoder')
-        self.loss_settings = build(cfg.get('loss'), where='loss', default=CodecLossSettings)
-        self.training_settings = build(cfg.get('training'), where='training', default=CodecTrainingSettings)
         # NeMo builds the data loaders inside its constructor, and they need the rate.
         self.sample_rate = cfg.sample_rate
         super().__init__(cfg=cfg, trainer=trainer)
@@ -79,11 +73,88 @@ class SpeechCodecModel(AudioDataMixin, BaseModel):
         self.audio_encoder = encoder
         self.vector_quantizer = quantizer
         self.audio_decoder = decoder
-        self.discriminator: nn.Module | None = None
-        self.losses: CodecLosses | None = None
-        # Two optimizers take turns.
-        self.automatic_optimization = False
-        self._skipped: Counter[str] = Counter()
+
+    @classmethod
+    def restore_from(
+        cls,
+        restore_path: str | Path,
+        override_config_path: DictConfig | str | None = None,
+        map_location: torch.device | str | None = None,
+        strict: bool = True,
+        return_config: bool = False,
+        save_restore_connector: SaveRestoreConnector | None = None,
+        trainer: Trainer | None = None,
+        validate_access_integrity: bool = True,
+    ) -> Self | DictConfig:
+        """Restores one of our files, or one of NeMo's ``AudioCodecModel`` (see :meth:`from_nemo_codec`).
+
+        Args:
+            restore_path: file or folder.
+            override_config_path: config to use instead of the stored one; only for our files.
+            map_location: device of the model; the CPU unless given.
+            strict: refuse missing and unexpected weights.
+            return_config: return the config alone.
+            save_restore_connector: only its packing options are used.
+            trainer: for the restored model; only for our files.
+            validate_access_integrity: NeMo's; no effect here.
+
+        Returns:
+            The model in evaluation mode, or its config.
+
+        Raises:
+            ConfigError: options that NeMo's file cannot be restored with.
+        """
+        path = Path(restore_path).expanduser()
+        if path.exists() and is_nemo_codec(path):
+            if override_config_path is not None or trainer is not None:
+                raise ConfigError(
+                    f"{path} is a file of NeMo's AudioCodecModel: it takes no other config and no trainer. "
+                    'To train from it, give it as init_from_nemo_model'
+                )
+            return cls.from_nemo_codec(path, map_location=map_location, return_config=return_config)
+        return super(SpeechCodecModel, cls).restore_from(  # noqa: UP008 - see BaseModel.restore_from
+            path,
+            override_config_path=override_config_path,
+            map_location=map_location,
+            strict=strict,
+            return_config=return_config,
+            save_restore_connector=save_restore_connector,
+            trainer=trainer,
+            validate_access_integrity=validate_access_integrity,
+        )
+
+    @classmethod
+    def from_nemo_codec(
+        cls, path: str | Path, *, map_location: torch.device | str | None = None, return_config: bool = False
+    ) -> Self | DictConfig:
+        """Takes encoder, quantiser and decoder from a file that NeMo's ``AudioCodecModel`` wrote.
+
+        Discriminators and the speech model inside them are left behind, and nothing is downloaded.
+
+        Args:
+            path: of the ``.nemo`` file or unpacked folder.
+            map_location: device of the model; the CPU unless given.
+            return_config: return the config alone.
+
+        Returns:
+            The model in evaluation mode, or its config. Its card says where the weights come from.
+
+        Raises:
+            CheckpointError: weights are missing, unexpected or of the wrong size; they are named.
+            ConfigError: the codec is of a kind that this package does not have.
+            UnsafeFileError: the file holds more than data.
+        """
+        path = Path(path).expanduser()
+        if return_config:
+            return OmegaConf.create({**nemo_codec_config(path), 'card': nemo_codec_card(path)})
+        found = read_nemo_codec(path)
+        model = cls(OmegaConf.create({**found.config, 'card': nemo_codec_card(path)}))
+        try:
+            model.load_state_dict(found.state_dict)
+        except RuntimeError as error:
+            raise CheckpointError(f'{path} does not hold the weights that its config describes: {error}') from error
+        logging.info(f'{path.name}: left out {", ".join(found.dropped) or "nothing"}')
+        return model.to(map_location if map_location is not None else 'cpu').eval()
 
     @property
     def frame_rate(self) -> float:
@@ -151,6 +222,80 @@ class SpeechCodecModel(AudioDataMixin, BaseModel):
             dequantized = self.vector_quantizer.decode(indices=tokens.transpose(0, 1), input_len=tokens_len)
         return self.audio_decoder(inputs=dequantized.to(self.dtype), input_len=tokens_len)
 
+    def encode_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        channels: str = 'mono',
+        model_name: str = '',
+        chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+        overwrite: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> EncodeReport:
+        """Encodes an audio file of any length, rate and number of channels; see :func:`codec.engine.encode_file`.
+
+        Args:
+            source: audio file to read.
+            target: ``.nac`` file to write.
+            channels: 'mono' encodes the mean of all channels, 'each' every channel by itself.
+            model_name: what the file says about the codec beside the hash of its weights.
+            chunk_frames: frames that are encoded at once; changes memory and speed.
+            overwrite: whether an existing target may be replaced.
+            on_progress: called with (frames done, frames in all).
+
+        Returns:
+            What was done.
+        """
+        with self._evaluating():
+            return encode_file(
+                self,
+                source,
+                target,
+                channels=channels,
+                model_name=model_name,
+                chunk_frames=chunk_frames,
+                overwrite=overwrite,
+                on_progress=on_progress,
+            )
+
+    def decode_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        sample_rate: int | None = None,
+        bits: str | None = None,
+        chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+        overwrite: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> DecodeReport:
+        """Decodes a token file of any length, to exactly the length of what was encoded.
+
+        Args:
+            source: ``.nac`` file to read.
+            target: ``.wav`` or ``.flac`` to write.
+            sample_rate: of the output in Hz; None takes the codec's.
+            bits: '16', '24', 'float', or None for float in WAV and 24 in FLAC.
+            chunk_frames: frames that are decoded at once; changes memory and speed.
+            overwrite: whether an existing target may be replaced.
+            on_progress: called with (frames done, frames in all).
+
+        Returns:
+            What was done.
+        """
+        with self._evaluating():
+            return decode_file(
+                self,
+                source,
+                target,
+                sample_rate=sample_rate,
+                bits=bits,
+                chunk_frames=chunk_frames,
+                overwrite=overwrite,
+                on_progress=on_progress,
+            )
+
     def forward(self, audio: Tensor, audio_len: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes, quantises and decodes; gradients pass the rounding unchanged.
 
@@ -167,86 +312,12 @@ class SpeechCodecModel(AudioDataMixin, BaseModel):
             quantized, _ = self.vector_quantizer(inputs=encoded.float(), input_len=encoded_len)
         return self.audio_decoder(inputs=quantized.to(encoded.dtype), input_len=encoded_len)
 
-    def configure_model(self) -> None:
-        """Builds what only training needs; Lightning calls it before it reads a checkpoint and makes optimizers."""
-        if self.losses is None:
-            self.losses = CodecLosses(self.loss_settings, sample_rate=self.sample_rate)
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        if self.trainer.precision in ('16-mixed', '16-true'):
-            raise ConfigError(
-                f'trainer.precision is {self.trainer.precision}; a codec trains in 32-true or bf16-mixed'
-            )
-        if self.discriminator is None and self.loss_settings.needs_discriminator:
-            if self.cfg.get('discriminator') is None:
-                raise ConfigError(
-                    'there is no discriminator block, but loss.adversarial_weight or loss.feature_weight is not 0. '
-                    'A .nemo file holds no discriminators: train from a YAML file with init_from_nemo_model'
-                )
-            self.discriminator = build(self.cfg.discriminator, where='discriminator')
-
-    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[dict[str, Any]]]:
-        """One optimizer for the codec and one for the discriminators, each with its schedule."""
-        made = []
-        if self.discriminator is not None:
-            self._optimized = ('discriminator',)
-            made.append(self.setup_optimization(self.cfg.get('discriminator_optim') or self.cfg.optim))
-        self._optimized = ('audio_encoder', 'vector_quantizer', 'audio_decoder')
-        made.append(self.setup_optimization(self.cfg.optim))
-        made.reverse()
-        return [optimizer for optimizer, _ in made], [schedule for _, schedule in made if schedule is not None]
-
-    def setup_optimizer_param_groups(self) -> None:
-        """Gives NeMo the parameters of the modules whose optimizer is being made."""
-        modules = [getattr(self, name) for name in self._optimized]
-        self._optimizer_param_groups = [{'params': [p for module in modules for p in module.parameters()]}]
-
-    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
-        """One update of the discriminators, when it is their turn, and one of the codec; counts as one step."""
-        optimizers = self.optimizers()
-        codec_optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
-        settings, step, size = self.training_settings, self.global_step, len(batch['audio'])
-        audio, audio_len = self._whole_frames(batch['audio'], batch['audio_lens'])
-        decoded, _ = self(audio, audio_len)
-        taking_part = step - settings.discriminator_start_step
-        discriminator = self.discriminator if taking_part >= 0 else None
-        if discriminator is not None and taking_part % settings.discriminator_update_period == 0:
-            discriminator.requires_grad_(True)
-            loss = discriminator_loss(discriminator, self.losses, audio, decoded)
-            with uncounted_steps(optimizers[1]):
-                self._update(optimizers[1], loss, 'discriminator')
-            self.log('train_discriminator', loss.detach(), batch_size=size)
-        if self.discriminator is not None:
-            self.discriminator.requires_grad_(False)
-        loss, parts = codec_loss(discriminator, self.losses, audio, decoded, audio_len)
-        self._update(codec_optimizer, loss, 'codec')
-        # The schedule of the discriminators, with its warm-up, begins when they do.
-        for schedule in self._schedules()[: 1 if discriminator is None else 2]:
-            schedule.step()
-        self.log('train_loss', loss.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f'train_{name}': value for name, value in parts.items()}, batch_size=size)
-        self.log('learning_rate', codec_optimizer.param_groups[0]['lr'], batch_size=size)
-        return {'loss': loss.detach()}
-
-    def validation_step(self, batch: dict[str, Tensor], batch_index: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Distances between recordings and what becomes of them; the first batch is shown in the log."""
-        size = len(batch['audio'])
-        audio, audio_len = self._whole_frames(batch['audio'], batch['audio_lens'])
-        decoded, _ = self(audio, audio_len)
-        distances = self.losses.distances(audio, decoded, audio_len)
-        settings = self.loss_settings
-        output = {f'val_{name}': (value.cpu(), size) for name, value in distances.items()}
-        total = settings.mel_weight * distances['mel'] + settings.stft_weight * distances['stft']
-        output['val_loss'] = (total.cpu(), size)
-        output['val_si_sdr'] = (self.losses.si_sdr(audio, decoded, audio_len).cpu(), size)
-        self._collect(output, dataloader_idx)
-        return output
-
     def facts(self) -> Sequence[str]:
         """Lines of the model card about inputs, outputs and size."""
         return (
             *super().facts(),
-            f'works at {self.sample_rate} Hz: {self.frame_rate:.2f} frames a second, of {self.samples_per_frame} samples',
+            f'works at {self.sample_rate} Hz',
+            f'{self.samples_per_frame} samples a frame, {self.frame_rate:.2f} frames a second',
             f'{self.num_codebooks} codebooks of {self.codebook_size} codes: {self.bitrate / 1000:.3f} kbit/s',
         )
 
@@ -258,26 +329,3 @@ class SpeechCodecModel(AudioDataMixin, BaseModel):
 
     def _encoded(self, audio: Tensor, audio_len: Tensor) -> tuple[Tensor, Tensor]:
         return self.audio_encoder(audio=audio, audio_len=audio_len)
-
-    def _update(self, optimizer: torch.optim.Optimizer, loss: Tensor, name: str) -> None:
-        """Backward pass and step; a batch whose gradient is not finite is left out."""
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        parameters = [p for group in optimizer.param_groups for p in group['params']]
-        norm = limited_gradient(parameters, self.training_settings.gradient_clip)
-        self.log(f'train_{name}_gradient', norm.detach())
-        if torch.isfinite(norm):
-            optimizer.step()
-            self._skipped[name] = 0
-            return
-        optimizer.zero_grad()
-        self._skipped[name] += 1
-        logging.warning(f'the gradient of the {name} is not finite at step {self.global_step}; the batch is left out')
-        if self._skipped[name] >= _MAX_SKIPPED_IN_A_ROW:
-            raise FloatingPointError(
-                f'{_MAX_SKIPPED_IN_A_ROW} gradients of the {name} in a row were not finite; lower the learning rate'
-            )
-
-    def _schedules(self) -> list[Any]:
-        schedules = self.lr_schedulers()
-        return schedules if isinstance(schedules, list) else [schedules] if schedules is not None else []

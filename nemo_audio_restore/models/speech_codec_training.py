@@ -111,20 +111,24 @@ class CodecLosses(nn.Module):
         self.discriminator = DiscriminatorSquaredLoss()
         self.features = FeatureMatchingLoss()
 
-    def distances(self, audio: Tensor, decoded: Tensor, audio_len: Tensor) -> dict[str, Tensor]:
+    def distances(
+        self, audio: Tensor, decoded: Tensor, audio_len: Tensor, *, names: Sequence[str] = ('mel', 'stft')
+    ) -> dict[str, Tensor]:
         """How far decoded audio is from the original.
 
         Args:
             audio: (B, T) samples.
             decoded: (B, T) samples.
             audio_len: (B,) valid samples.
+            names: which distances, of ``mel`` and ``stft``.
 
         Returns:
-            ``mel`` and ``stft`` distances, scalars.
+            A scalar for each name.
         """
         pair = {'audio_real': audio.float(), 'audio_gen': decoded.float(), 'audio_len': audio_len}
         with torch.autocast(audio.device.type, enabled=False):
-            return {'mel': self.mel(**pair)[0], 'stft': self.stft(**pair)}
+            measures = {'mel': lambda: self.mel(**pair)[0], 'stft': lambda: self.stft(**pair)}
+            return {name: measures[name]() for name in names}
 
     def si_sdr(self, audio: Tensor, decoded: Tensor, audio_len: Tensor) -> Tensor:
         """Scale-invariant signal-to-distortion ratio in dB, a scalar; arguments as for :meth:`distances`."""
@@ -165,11 +169,12 @@ def codec_loss(
         audio_len: (B,) valid samples.
 
     Returns:
-        Scalar to minimise, and the unweighted losses without gradient: ``mel``, ``stft``, and with a discriminator
-        ``adversarial`` and ``feature``.
+        Scalar to minimise, and the unweighted losses without gradient: ``mel``, ``stft`` where they have a weight, and
+        with a discriminator ``adversarial`` and ``feature``.
     """
     settings = losses.settings
-    parts = losses.distances(audio, decoded, audio_len)
+    weighed = [name for name in ('mel', 'stft') if getattr(settings, f'{name}_weight') > 0]
+    parts = losses.distances(audio, decoded, audio_len, names=weighed)
     if discriminator is not None:
         _, generated, real_features, generated_features = discriminator(audio_real=audio, audio_gen=decoded)
         with torch.autocast(audio.device.type, enabled=False):

@@ -1,4 +1,6 @@
-"""A NeMo model as small as one can be, for tests of what all our models share."""
+"""Models as small as they can be: a line, for what all our models share, and codecs of NeMo's topology."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,3 +77,98 @@ def toy_config():
 def toy(toy_config):
     torch.manual_seed(1)
     return Toy(toy_config)
+
+
+# Codecs of NeMo's topology with a few channels, 64 samples a frame.
+_NEMO_MODULES = 'nemo.collections.tts.modules.audio_codec_modules.'
+_OUR_MODULES = 'nemo_audio_restore.'
+
+RATE = 8000
+
+NETWORKS = {
+    'sample_rate': RATE,
+    'samples_per_frame': 64,
+    'audio_encoder': {
+        '_target_': f'{_NEMO_MODULES}HiFiGANEncoder',
+        'encoded_dim': 8,
+        'down_sample_rates': [2, 4, 8],
+        'base_channels': 4,
+        'resblock_dilation_sizes': [1],
+    },
+    'vector_quantizer': {
+        '_target_': f'{_NEMO_MODULES}GroupFiniteScalarQuantizer',
+        'num_groups': 2,
+        'num_levels_per_group': [8, 7, 6, 6],
+    },
+    'audio_decoder': {
+        '_target_': f'{_NEMO_MODULES}HiFiGANDecoder',
+        'input_dim': 8,
+        'up_sample_rates': [8, 4, 2],
+        'base_channels': 16,
+    },
+}
+
+WAVLM = {
+    'model_type': 'wavlm',
+    'hidden_size': 16,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 2,
+    'intermediate_size': 16,
+    'conv_dim': [8, 8],
+    'conv_kernel': [10, 8],
+    'conv_stride': [5, 8],
+    'num_conv_pos_embeddings': 8,
+    'num_conv_pos_embedding_groups': 2,
+    'vocab_size': 4,
+}
+
+# One second at most: 50 positions of two frames of 10 ms.
+WHISPER = {
+    'model_type': 'whisper',
+    'd_model': 16,
+    'encoder_layers': 2,
+    'encoder_attention_heads': 2,
+    'encoder_ffn_dim': 16,
+    'decoder_layers': 1,
+    'decoder_attention_heads': 2,
+    'decoder_ffn_dim': 16,
+    'num_mel_bins': 20,
+    'max_source_positions': 50,
+    'vocab_size': 8,
+    'pad_token_id': 0,
+    'bos_token_id': 1,
+    'eos_token_id': 2,
+    'decoder_start_token_id': 1,
+}
+
+DISCRIMINATOR = {
+    '_target_': f'{_NEMO_MODULES}Discriminator',
+    'discriminators': [
+        {
+            '_target_': f'{_OUR_MODULES}networks.waveform_discriminators.LightStftDiscriminator',
+            'channels': 4,
+            'resolutions': [[64, 16, 64]],
+        },
+        {
+            '_target_': f'{_OUR_MODULES}networks.waveform_discriminators.LightPeriodDiscriminator',
+            'periods': [2, 3],
+            'channels': [4, 8],
+        },
+        {
+            '_target_': f'{_OUR_MODULES}models.speech_discriminator.SpeechModelDiscriminator',
+            'sample_rate': RATE,
+            'channels': 4,
+            'speech_model': {'_target_': f'{_OUR_MODULES}models.speech_models.RandomSpeechModel', 'config': WAVLM},
+        },
+    ],
+}
+
+LOSS = {'resolutions': [[64, 16, 64], [128, 32, 128]], 'mel_dims': [8, 16]}
+
+
+@pytest.fixture(scope='session')
+def tiny():
+    """Configs of tiny codecs and of what trains them."""
+    return SimpleNamespace(
+        rate=RATE, networks=NETWORKS, discriminator=DISCRIMINATOR, loss=LOSS, wavlm=WAVLM, whisper=WHISPER
+    )
