@@ -44,8 +44,9 @@ def join_takes(tracks: Iterable[Track], folder: Path, *, sample_rate: int, take_
         groups.setdefault((track.group, track.licence, track.split, track.language), []).append(track)
     takes = []
     for (group, licence, split, language), members in groups.items():
-        for index, samples in enumerate(_takes(members, sample_rate, take_s)):
-            path = folder / f'{group.replace("/", "-")}-{index:04d}.flac'
+        for samples in _takes(members, sample_rate, take_s):
+            # Numbered through: two groups may have the same name once slashes are gone.
+            path = folder / f'{group.replace("/", "-")}-{len(takes):05d}.flac'
             write_audio(path, samples[None], sample_rate, bits='16', clip='rescale', overwrite=True)
             takes.append(Candidate(path, group, licence, split, language=language))
     return takes

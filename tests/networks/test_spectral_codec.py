@@ -74,7 +74,9 @@ def test_encoding_a_chunk_with_context_equals_encoding_the_whole(first):
     begin, end = max(0, first - encoder.context_frames), min(24, first + 4 + encoder.context_frames)
     chunk = audio[:, begin * SAMPLES : end * SAMPLES]
     encoded, _ = encoder(audio=chunk, audio_len=lengths(chunk.shape[1]))
-    torch.testing.assert_close(encoded[:, :, first - begin :][:, :, :4], whole[:, :, first : first + 4], rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        encoded[:, :, first - begin :][:, :, :4], whole[:, :, first : first + 4], rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize('first', [0, 3, 9, 20])

@@ -1,0 +1,1 @@
+"""Training losses: what is minimised, without knowing which model minimises it."""
