@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PreTrainedModel, WhisperFeatureExtractor
 
+from nemo_audio_restore.checkpoints.whisper import whisper_encoder
+
 # Of all of these models.
 SPEECH_MODEL_RATE = 16000
 
@@ -74,6 +76,17 @@ class PretrainedSpeechModel(FrozenSpeechModel):
 
     def __init__(self, *, name: str):
         super().__init__(AutoModel.from_pretrained(name))
+
+
+class WhisperSpeechModel(FrozenSpeechModel):
+    """The encoder of Whisper base from two packages of PyPI, in place of WavLM where the hub is out of reach.
+
+    Raises:
+        WhisperNotInstalledError: the packages are missing; install the ``whisper`` extra.
+    """
+
+    def __init__(self):
+        super().__init__(whisper_encoder())
 
 
 class RandomSpeechModel(FrozenSpeechModel):

@@ -10,6 +10,7 @@ from nemo_audio_restore.models.speech_models import (
     FrozenSpeechModel,
     PretrainedSpeechModel,
     RandomSpeechModel,
+    WhisperSpeechModel,
     log_mel_spectrogram,
 )
 
@@ -105,3 +106,14 @@ def test_whisper_states_are_those_of_transformers_and_shorter_audio_needs_no_pad
     assert not any('decoder' in name for name, _ in frozen.named_parameters())
     with pytest.raises(ValueError, match='at most 1 s'):
         frozen(torch.randn(1, 16400))
+
+
+def test_whisper_of_the_package_judges_like_any_other_speech_model(pair, tiny, monkeypatch):
+    sizes = {name: value for name, value in tiny.whisper.items() if name != 'model_type'}
+    encoder = WhisperModel(WhisperConfig(**sizes)).encoder
+    monkeypatch.setattr('nemo_audio_restore.models.speech_models.whisper_encoder', lambda: encoder)
+    judge = SpeechModelDiscriminator(speech_model=WhisperSpeechModel(), sample_rate=tiny.rate, channels=4)
+    assert judge.speech_model.model is encoder and not encoder.training
+    generated = pair[1].clone().requires_grad_()
+    judge(audio_real=pair[0], audio_gen=generated)[1][0].sum().backward()
+    assert generated.grad.abs().max() > 0 and encoder.conv1.weight.grad is None
