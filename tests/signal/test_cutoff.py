@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nemo_audio_restore.signal.cutoff import CutoffDetector, SpectrumBlocks, find_knee, spectrum_cells
+from nemo_audio_restore.signal.cutoff import CutoffDetector
 
 RATE = 44100
 
@@ -95,27 +95,3 @@ def test_a_low_sample_rate_is_a_cutoff_by_itself():
 def test_silence_and_snippets_end_in_no_cutoff_without_confidence(audio):
     found = estimate(audio)
     assert found.cutoff_hz is None and found.confidence == 0 and not found.is_sure
-
-
-def test_the_size_of_the_blocks_changes_nothing():
-    audio = shaped_noise(2, brick(5000), channels=2)
-    whole, pieces = SpectrumBlocks(2, RATE), SpectrumBlocks(2, RATE)
-    whole.add(audio)
-    for start in range(0, audio.shape[1], 777):
-        pieces.add(audio[:, start : start + 777])
-    np.testing.assert_allclose(pieces.power(), whole.power(), rtol=1e-5)
-
-
-def test_memory_is_bounded_and_merging_keeps_the_mean():
-    audio = shaped_noise(20, brick(5000), rate=4000)
-    few, many = SpectrumBlocks(1, 4000, max_blocks=4), SpectrumBlocks(1, 4000)
-    few.add(audio)
-    many.add(audio)
-    assert few.power().shape[1] <= 5 and many.power().shape[1] > 15
-    np.testing.assert_allclose(few.power().mean(), many.power().mean(), rtol=0.1)
-
-
-def test_a_straight_line_has_no_knee():
-    level, centres = spectrum_cells(1 / (1 + np.arange(2049.0)) ** 2, RATE)
-    knee = find_knee(level, centres)
-    assert knee is None or knee.gain < 5
