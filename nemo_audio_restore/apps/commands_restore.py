@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = 'a2sb_44k_small'
 BITS = ('16', '24', 'float')
 CLIP_POLICIES = ('none', 'clamp', 'rescale')
+PRECISIONS = ('fp32', 'bf16', 'fp16')
 STEREO_MODES = ('shared', 'mid-side', 'independent')
 
 
@@ -28,7 +29,9 @@ class _Options:
     damage: Damage
     stereo: str
     steps: int | None
-    batch_size: int | None
+    batch_size: int | str | None
+    precision: str | None
+    compile: bool
     seeds: range
     bits: str | None
     clip: str
@@ -99,8 +102,15 @@ def restore(
     ] = 1,
     device: Annotated[str, typer.Option('-d', '--device', help='auto, cpu, cuda, cuda:N or mps.')] = 'auto',
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Tiles at once: more memory, faster on a GPU; default: the model's.")
+        str | None,
+        typer.Option(metavar='auto|N', help="Tiles at once: more memory, faster on a GPU; default: the model's."),
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help='Of the network: fp32, bf16 or fp16 (half the memory, faster on a GPU).')
+    ] = None,
+    compile: Annotated[
+        bool, typer.Option('--compile', help='Compile the network first: minutes once, faster afterwards.')
+    ] = False,
     file_format: Annotated[str | None, typer.Option('--format', help='wav or flac.')] = None,
     bits: Annotated[str | None, typer.Option(help='16, 24 or float; default: float for wav, 24 for flac.')] = None,
     clip: Annotated[str, typer.Option(help='Above full scale: none (warn), clamp or rescale.')] = 'none',
@@ -135,7 +145,7 @@ def restore(
             several_inputs=len(sources) > 1 or not Path(sources[0]).is_file(),
         )  # fmt: skip
         options = _Options(
-            damage, stereo, steps, batch_size, range(seed, seed + seeds), bits,
+            damage, stereo, steps, _batch_size(batch_size), precision, compile, range(seed, seed + seeds), bits,
             clip, overwrite, resume, sidecar, plot, page, quiet, verbose,
         )  # fmt: skip
         jobs = _jobs(sources, output, options, file_format=file_format, name=name)
@@ -172,6 +182,7 @@ def _jobs(
         (options.clip, CLIP_POLICIES, '--clip'),
         (options.stereo, STEREO_MODES, '--stereo'),
         (file_format, inputs.FORMATS, '--format'),
+        (options.precision, PRECISIONS, '--precision'),
     ):
         if value is not None and value not in allowed:
             raise inputs.UsageError(f'{option} {value} is unknown; choose from {", ".join(allowed)}')
@@ -295,8 +306,22 @@ def _document(
 
 def _settings(model: 'AudioRestoreModel', options: _Options) -> 'SamplerSettings':
     """The model's own settings, but for what the user asked."""
-    asked = {'steps': options.steps, 'batch_size': options.batch_size}
+    asked = {
+        'steps': options.steps,
+        'batch_size': options.batch_size,
+        'precision': options.precision,
+        'compile': options.compile or None,
+    }
     return replace(model.sampler, **{key: value for key, value in asked.items() if value is not None})
+
+
+def _batch_size(text: str | None) -> int | str | None:
+    """What ``--batch-size`` says."""
+    if text is None or text == 'auto':
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise inputs.UsageError(f'--batch-size must be auto or a number of tiles, at least 1; got {text}')
+    return int(text)
 
 
 def _fail(outcome: _Outcome, message: str) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from typing_extensions import Self
 
+from nemo_audio_restore._nemo import logging
 from nemo_audio_restore.checkpoints.a2sb import load_a2sb_experts
 from nemo_audio_restore.models.base import BaseModel
 from nemo_audio_restore.models.blocks import build
@@ -25,6 +26,7 @@ from nemo_audio_restore.processes.bridge import SchrodingerBridge
 from nemo_audio_restore.processes.bridge_samplers import OnStep
 from nemo_audio_restore.processes.reference_sampler import sample_reference
 from nemo_audio_restore.restoration.engine import restore_array, restore_file
+from nemo_audio_restore.restoration.evaluator import MOST_TILES, Evaluator
 from nemo_audio_restore.restoration.protocol import OnProgress, RestorationReport, SamplerSettings
 from nemo_audio_restore.signal.corruption import RandomCorruption
 from nemo_audio_restore.signal.spectrogram import MagnitudePhaseSpectrogram
@@ -200,8 +202,16 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
         settings = self.sampler
         if times is None:
             times = torch.linspace(1.0, settings.t_min, settings.steps + 1)
-        return sample_reference(
+        evaluator = Evaluator(
             self.network,
+            device=degraded.device,
+            batch_size=settings.batch_size,
+            precision=settings.precision,
+            compile=settings.compile,
+            on_warning=logging.warning,
+        )
+        return sample_reference(
+            evaluator,
             self.process,
             degraded,
             mask,
@@ -209,7 +219,7 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
             stochastic=stochastic,
             tile_frames=settings.tile_frames if tile_frames is None else tile_frames,
             tile_hop_frames=settings.tile_hop_frames if tile_hop_frames is None else tile_hop_frames,
-            batch_size=settings.batch_size,
+            batch_size=MOST_TILES,
             generator=generator,
             on_step=on_step,
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nemo_audio_restore.processes.bridge_samplers import sampling_times
+from nemo_audio_restore.restoration.evaluator import Evaluator
 from nemo_audio_restore.restoration.frames import FrameReader
 from nemo_audio_restore.restoration.journal import Journal
 from nemo_audio_restore.restoration.noise import FILL_DRAW, FrameNoise
@@ -49,6 +50,7 @@ class Difference:
         gains_db: for each channel that the model sees, applied in front of it and taken back behind it; None where
             nothing is to be generated because the channel is silent.
         stereo: one of ``STEREO_MODES``.
+        on_warning: told what did not go as asked, in a sentence for the user.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Difference:
         seed: int,
         gains_db: Sequence[float | None],
         stereo: str = 'shared',
+        on_warning: Callable[[str], None] | None = None,
     ):
         self._restorer = restorer
+        self._on_warning = on_warning
         self._plan = plan
         self._settings = settings
         self._gain = torch.tensor([10 ** ((gain or 0.0) / 20) for gain in gains_db])[:, None, None]
@@ -146,6 +150,14 @@ class Difference:
         hop, restorer = self._plan.hop_frames, self._restorer
         settings = self._settings
         times = sampling_times(settings.steps, t_min=settings.t_min, power=settings.time_power)
+        evaluator = Evaluator(
+            restorer.network,
+            device=restorer.device,
+            batch_size=settings.batch_size,
+            precision=settings.precision,
+            compile=settings.compile,
+            on_warning=self._on_warning,
+        )
         expert_index = getattr(restorer.network, 'expert_index', None)
         take_turns = getattr(restorer.network, 'one_resident', False)
 
@@ -158,17 +170,16 @@ class Difference:
             return Chunk(degraded.to(restorer.device), mask.to(restorer.device), source)
 
         return Wavefront(
-            restorer.network,
+            evaluator,
             restorer.process,
             times=times.double(),
             eta=settings.eta,
             layout=self._layout,
             load=load,
             noise=lambda number, step: self._noise(step, self._chunk_firsts[number], hop).to(restorer.device),
-            batch_size=settings.batch_size,
             order=settings.order,
             experts=None if expert_index is None else expert_index(times).tolist(),
-            spare_chunks=max(_SPARE_CHUNKS, settings.batch_size) if take_turns else None,
+            spare_chunks=_SPARE_CHUNKS if take_turns else 0,
             on_evaluations=on_evaluations,
         )
 
@@ -180,7 +191,8 @@ class Difference:
         """What the model makes of a finished chunk: complex (C, F, n), zero where it is not used."""
         estimate = self._restorer.representation.to_complex(chunk.state).cpu() / self._gain
         if not torch.isfinite(torch.view_as_real(estimate)).all():
-            raise RestorationError('the model produced values that are not numbers')
+            hint = '; fp16 has little range: take bf16 or fp32' if self._settings.precision == 'fp16' else ''
+            raise RestorationError(f'the model produced values that are not numbers{hint}')
         return torch.where((chunk.payload.generated > 0) & self._sounding, estimate, 0)
 
     def _generated(self, source: _Input, estimate: Tensor) -> Frames:

@@ -15,6 +15,7 @@ import itertools
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,7 +232,10 @@ def restore_array(
         raise RestorationError('audio holds samples that are not numbers')
     source = ArraySource(np.atleast_2d(array).astype(np.float32, copy=False), int(sample_rate))
     job = _Job.prepare(restorer, source, request)
+    known = len(job.report.warnings)
     restored = np.concatenate(list(job.run(on_progress)), axis=1)
+    for message in job.report.warnings[known:]:  # about the machine, not about the audio
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
     restored = restored[0] if array.ndim == 1 else restored
     return torch.from_numpy(restored).to(audio.device) if isinstance(audio, Tensor) else restored
 
@@ -256,7 +260,7 @@ class _Job:
         rate, model_rate = source.sample_rate, representation.sample_rate
         blocks = blanked(source.blocks(), request.spans(rate, NO_LIMIT))
         seen = scan(blocks, cell_samples=max(1, representation.hop_length * rate // model_rate))
-        request, warnings = fitted(request, restorer, rate=rate, scan=seen)
+        request, concerns = fitted(request, restorer, rate=rate, scan=seen)
         num_samples = -(-seen.num_samples * model_rate // rate) if rate > model_rate else (
             resampled_length(seen.num_samples, rate, model_rate)
         )  # fmt: skip
@@ -299,7 +303,7 @@ class _Job:
             detected_cutoff=findings.cutoff,
             detected_gaps=findings.gaps,
             notes=list(findings.notes),
-            warnings=[*findings.warnings, *warnings],
+            warnings=[*findings.warnings, *concerns],
         )
         return cls(restorer, source, request, seen, plan, report)
 
@@ -323,6 +327,7 @@ class _Job:
             seed=self.request.seed,
             gains_db=self._gains_db(),
             stereo=self.request.stereo,
+            on_warning=self.report.warnings.append,
         )
         frames = difference.frames(self._model_blocks(), on_progress, journal)
         frames = consistent(frames, representation, rounds=self.request.settings.phase_rounds)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from nemo_audio_restore.processes.bridge import SchrodingerBridge
 from nemo_audio_restore.signal.cutoff import CutoffEstimate
 from nemo_audio_restore.signal.gap_detection import Gap
 from nemo_audio_restore.signal.spectrogram import MagnitudePhaseSpectrogram
+
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+"""What ``SamplerSettings.precision`` may be."""
 
 OnProgress = Callable[[int, int], None]
 """Called with (network evaluations done, evaluations in all); a tile of one channel is one evaluation."""
@@ -66,7 +69,10 @@ class SamplerSettings:
         order: 1, or 2 to continue the change between the last two estimates in every step.
         tile_frames: frames that the network sees at once; a multiple of its ``frames_multiple``.
         tile_hop_frames: frames between tiles; divides ``tile_frames``.
-        batch_size: most tiles in one call of the network; changes memory and speed, not the result.
+        batch_size: most tiles in one call of the network, or 'auto' for as many as fit the memory and bring speed; it
+            is halved when memory runs out. Changes memory and speed, not the result.
+        precision: 'fp32', or 'bf16' or 'fp16' for autocast inside the network; everything else stays in float32.
+        compile: run the network through ``torch.compile``: minutes at the start, faster afterwards.
         phase_rounds: Griffin-Lim rounds that make the phases of generated bins agree between frames; 0 for none.
         band_gain_db: gain on what is generated above the cutoff. An estimate of the average logarithm of noise-like
             bins lies 2.5 dB (Euler's constant) below their power.
@@ -81,7 +87,9 @@ class SamplerSettings:
     order: int = 1
     tile_frames: int = 256
     tile_hop_frames: int = 128
-    batch_size: int = 4
+    batch_size: int | Literal['auto'] = 4
+    precision: str = 'fp32'
+    compile: bool = False
     phase_rounds: int = 0
     band_gain_db: float = 0.0
     level_range_db: tuple[float, float] = (-26.0, -14.0)
@@ -97,8 +105,10 @@ class SamplerSettings:
             raise RestorationError(f'time_power must be above 0; got {self.time_power}')
         if self.order not in (1, 2):
             raise RestorationError(f'order must be 1 or 2; got {self.order}')
-        if self.batch_size < 1:
-            raise RestorationError(f'batch_size must be at least 1; got {self.batch_size}')
+        if self.batch_size != 'auto' and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            raise RestorationError(f"batch_size must be 'auto' or at least 1; got {self.batch_size!r}")
+        if self.precision not in PRECISIONS:
+            raise RestorationError(f'precision must be {", ".join(PRECISIONS)}; got {self.precision}')
         if self.phase_rounds < 0:
             raise RestorationError(f'phase_rounds must be 0 or more; got {self.phase_rounds}')
         if not self.level_range_db[0] <= self.level_range_db[1]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nemo_audio_restore.processes.bridge import SchrodingerBridge
 from nemo_audio_restore.processes.bridge_step import bridge_step, second_order_estimate, step_noise_std
-from nemo_audio_restore.restoration.protocol import Network
+from nemo_audio_restore.restoration.evaluator import Evaluator
 
 
 @dataclass
@@ -79,25 +79,24 @@ class Wavefront:
     """Samples the bridge over all tiles of a layout, chunk by chunk.
 
     Args:
-        network: predicts from (B, 3, F, W) states, (B,) times and a (B, 1, F, W) mask.
+        evaluator: calls the network; its ``batch_size`` decides how many tiles are taken together.
         process: the bridge.
         times: (K,) float64, strictly descending from 1; the network is evaluated once at each.
         eta: share of fresh noise, see ``bridge_step``.
         layout: the tiles.
         load: ``load(chunk) -> Chunk``; called once for each number, in order.
         noise: ``noise(chunk, step) -> (3, F, n)`` standard normal noise on the chunk's device.
-        batch_size: most tiles in one call of the network.
         order: 1, or 2 for ``second_order_estimate``.
         experts: (K,) which expert of the network serves each time; None for a single one.
         spare_chunks: chunks held beyond the smallest number that works; the more, the longer the front can stay with
-            one expert. None takes ``batch_size``.
+            one expert. Never less than one batch.
         on_evaluations: told how many tiles, counted for each channel, have just been evaluated; :meth:`state` may be
             called from there.
     """
 
     def __init__(
         self,
-        network: Network,
+        evaluator: Evaluator,
         process: SchrodingerBridge,
         *,
         times: Tensor,
@@ -105,13 +104,12 @@ class Wavefront:
         layout: Layout,
         load: Callable[[int], Chunk],
         noise: Callable[[int, int], Tensor],
-        batch_size: int,
         order: int = 1,
         experts: Sequence[int] | None = None,
-        spare_chunks: int | None = None,
+        spare_chunks: int = 0,
         on_evaluations: Callable[[int], None] | None = None,
     ):
-        self.network = network
+        self.evaluator = evaluator
         self.process = process
         self.times = times
         self.eta = eta
@@ -119,12 +117,10 @@ class Wavefront:
         self.layout = layout
         self.load = load
         self.noise = noise
-        self.batch_size = batch_size
         self.on_evaluations = on_evaluations
         self._experts = [0] * len(times) if experts is None else list(experts)
         self._expert = self._experts[0]
-        spare = batch_size if spare_chunks is None else spare_chunks
-        self._limit = chunks_in_flight(len(times), layout.chunks_per_tile) + spare
+        self._spare = spare_chunks
         self._chunks: deque[Chunk] = deque()
         self._first_chunk = 0  # number of self._chunks[0]
         self._tile_levels: deque[int] = deque()
@@ -176,6 +172,12 @@ class Wavefront:
                 chunk.previous = saved['previous'].to(device)
             self._chunks.append(chunk)
 
+    @property
+    def _limit(self) -> int:
+        """Most chunks that are held; it grows and shrinks with the batch."""
+        spare = max(self.evaluator.batch_size, self._spare)
+        return chunks_in_flight(len(self.times), self.layout.chunks_per_tile) + spare
+
     def _fill(self) -> None:
         while len(self._chunks) < self._limit and self._first_chunk + len(self._chunks) < self.layout.num_chunks:
             self._chunks.append(self.load(self._first_chunk + len(self._chunks)))
@@ -200,7 +202,7 @@ class Wavefront:
 
     def _ready_tiles(self, expert: int | None) -> list[int]:
         channels = self._chunks[0].degraded.shape[0]
-        most = max(1, self.batch_size // channels)
+        most = max(1, self.evaluator.batch_size // channels)
         ready = []
         for offset, level in enumerate(self._tile_levels):
             if level == len(self.times) or (expert is not None and self._experts[level] != expert):
@@ -223,13 +225,7 @@ class Wavefront:
             times += [float(self.times[chunks[0].level])] * len(state)
         state, mask = torch.cat(states), torch.cat(masks)
         t = torch.tensor(times, dtype=torch.float32, device=device)
-        size = self.batch_size
-        with torch.no_grad():
-            parts = [
-                self.network(state[i : i + size], t[i : i + size], mask[i : i + size])
-                for i in range(0, len(state), size)
-            ]
-        prediction = torch.cat(parts).float()
+        prediction = self.evaluator(state, t, mask)
         for tile, part in zip(tiles, prediction.chunk(len(tiles)), strict=True):
             self._tile_levels[tile - self._first_tile] += 1
             self._deliver(tile, part)

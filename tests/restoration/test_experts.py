@@ -10,6 +10,7 @@ from fake_restorer import FakeNetwork, FakeRestorer, noise_audio
 from nemo_audio_restore.processes.bridge import SchrodingerBridge
 from nemo_audio_restore.processes.bridge_samplers import sampling_times
 from nemo_audio_restore.restoration import SamplerSettings, restore_array
+from nemo_audio_restore.restoration.evaluator import Evaluator
 from nemo_audio_restore.restoration.noise import FrameNoise
 from nemo_audio_restore.restoration.wavefront import Chunk, Layout, Wavefront
 
@@ -50,14 +51,13 @@ def streamed(network, *, num_chunks, spare_chunks, experts, steps=8, batch_size=
     noise = FrameNoise(3, channels=3, bins=4)
     degraded = torch.randn(1, 3, 4, 16 * num_chunks, generator=torch.Generator().manual_seed(1))
     wavefront = Wavefront(
-        network,
+        Evaluator(network, device=torch.device('cpu'), batch_size=batch_size),
         SchrodingerBridge(),
         times=sampling_times(steps, t_min=0.05).double(),
         eta=0.5,
         layout=Layout(num_chunks, range(num_chunks - 1), 2),
         load=lambda i: Chunk(degraded[..., i * 16 : (i + 1) * 16], torch.ones(1, 1, 4, 16)),
         noise=lambda i, step: noise.frames(step, i * 16, 16),
-        batch_size=batch_size,
         experts=experts,
         spare_chunks=spare_chunks,
     )

@@ -10,6 +10,7 @@ from fake_restorer import FakeRestorer, noise_audio
 from nemo_audio_restore.processes.bridge_samplers import clean_estimator, sample_bridge, sampling_times
 from nemo_audio_restore.processes.bridge_step import bridge_step
 from nemo_audio_restore.restoration import SamplerSettings, restore_array
+from nemo_audio_restore.restoration.evaluator import Evaluator
 from nemo_audio_restore.restoration.noise import FILL_DRAW, FrameNoise
 from nemo_audio_restore.restoration.wavefront import Chunk, Layout, Wavefront, chunks_in_flight
 from nemo_audio_restore.signal.tiling import tiled
@@ -51,14 +52,13 @@ def streamed(restorer, degraded, mask, *, settings: SamplerSettings, noise: Fram
     per_tile = settings.tile_frames // hop
     num_chunks = degraded.shape[-1] // hop
     wavefront = Wavefront(
-        restorer.network,
+        Evaluator(restorer.network, device=restorer.device, batch_size=settings.batch_size),
         restorer.process,
         times=sampling_times(settings.steps, t_min=settings.t_min).double(),
         eta=settings.eta,
         layout=Layout(num_chunks, range(num_chunks - per_tile + 1), per_tile),
         load=lambda i: Chunk(degraded[..., i * hop : (i + 1) * hop], mask[..., i * hop : (i + 1) * hop]),
         noise=lambda i, step: noise.frames(step, i * hop, hop),
-        batch_size=settings.batch_size,
         order=settings.order,
     )
     return torch.cat([chunk.state for chunk in wavefront.run()], dim=-1)
@@ -117,9 +117,9 @@ def test_chunks_in_flight_do_not_grow_with_length():
         return Chunk(torch.zeros(1, 3, 8, 16), torch.ones(1, 1, 8, 16))
 
     wavefront = Wavefront(
-        restorer.network, restorer.process, times=sampling_times(4, t_min=0.05).double(), eta=0.0,
+        Evaluator(restorer.network, device=restorer.device, batch_size=settings.batch_size),
+        restorer.process, times=sampling_times(4, t_min=0.05).double(), eta=0.0,
         layout=Layout(200, range(199), 2), load=load, noise=lambda i, step: torch.zeros(3, 8, 16),
-        batch_size=settings.batch_size,
     )  # fmt: skip
     done = 0
     for _ in wavefront.run():
