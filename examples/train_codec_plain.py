@@ -184,12 +184,16 @@ def train(options: argparse.Namespace) -> None:
     with (options.out / 'log.jsonl').open('a') as log:
         while True:
             seconds = seconds_before + time.monotonic() - began
-            progress = seconds / (60 * options.minutes)
+            progress = max(seconds / (60 * options.minutes), step / options.max_steps)
             due = time.monotonic() - validated > 60 * options.validation_minutes
             if due or progress >= 1:
                 state = {'codec': codec.state_dict(), 'averaged': averaged.state_dict()}
                 save(last, state | {'optimizer': optimizer.state_dict(), 'step': step, 'seconds': seconds})
-                row = {'step': step, 'minutes': round(seconds / 60, 1), 'loss': round(float(np.mean(losses)), 4)}
+                row = {
+                    'step': step,
+                    'minutes': round(seconds / 60, 1),
+                    'loss': round(float(np.mean(losses or [0])), 4),
+                }
                 print(json.dumps(row | validate(averaged, heard, shown, rate)), file=log, flush=True)
                 validated, losses = time.monotonic(), []
             if progress >= 1:
@@ -217,6 +221,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, required=True, help='folder with train.jsonl.gz and validation.jsonl.gz')
     parser.add_argument('--out', type=Path, required=True, help='folder for log and checkpoint; resumes from it')
     parser.add_argument('--minutes', type=float, default=70, help='wall-clock budget, resumed runs included')
+    parser.add_argument('--max-steps', type=int, default=10**9, help='of resumed runs too')
     parser.add_argument('--batch-size', type=int, default=6)
     parser.add_argument('--crop-frames', type=int, default=24, help='codec frames of a crop')
     parser.add_argument('--resolutions', type=int, default=2, help='resolutions drawn for each step')

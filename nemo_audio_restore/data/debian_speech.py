@@ -136,6 +136,13 @@ def find_ktuberling(root: Path, licence: str) -> list[Candidate]:
 def find_asterisk(root: Path, licence: str) -> list[Candidate]:
     """English prompts of a telephone exchange, 16 kHz, decoded from G.722 to FLAC beside the originals by ffmpeg.
 
+    Args:
+        root: the unpacked package and its companion.
+        licence: of the recordings.
+
+    Returns:
+        Those with a transcript.
+
     Raises:
         RuntimeError: ffmpeg is missing or fails.
     """
