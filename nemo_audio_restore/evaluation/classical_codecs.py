@@ -14,7 +14,7 @@ import numpy as np
 from nemo_audio_restore.evaluation.speech import resampled
 
 # Codecs answer late and drop incomplete frames: without this the end of a clip would be missing.
-_PADDING_S = 0.3
+_PADDING_S = 0.1
 _TIMEOUT_S = 120
 
 
