@@ -21,7 +21,7 @@ _MOST_TILES_CPU = 4  # more tiles bring no speed there (measured: 5 % from 1 to 
 _BLIND_GUESS = 4  # for devices that do not say how much memory they have
 _SHARE_OF_FREE = 0.7
 
-_OUT_OF_MEMORY = ('out of memory', "can't allocate memory", 'not enough memory')
+_OUT_OF_MEMORY = ('out of memory', "can't allocate memory", 'not enough memory', 'STATUS_ALLOC_FAILED')
 """What torch says on devices for which it has no error class of its own."""
 
 

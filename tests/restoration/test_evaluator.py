@@ -59,6 +59,7 @@ def unet() -> SpectrogramUNet:
 
 ERRORS = [
     torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB'),
+    RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)'),
     RuntimeError('MPS backend out of memory (MPS allocated: 18 GB)'),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
 ]
