@@ -245,7 +245,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
         rows.append(
             {
                 'track': case.track, 'package': case.package, 'kind': case.kind, 'mp3': case.mp3,
-                'silence': case.silence, 'truth': case.truth_hz, 'found': estimate.cutoff_hz,
+                'silence': case.silence, 'truth': case.truth_hz, 'truths': truths, 'found': estimate.cutoff_hz,
                 'confidence': estimate.confidence, 'hit': all(map(is_hit, truths, found)),
                 'rolloff hit': all(map(is_hit, truths, simple)), 'speed': case.audio.shape[1] / RATE / seconds,
                 'channel hits': [is_hit(case.truth_hz, hz) for hz in estimate.channels_hz],

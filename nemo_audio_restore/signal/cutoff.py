@@ -1,6 +1,6 @@
 """Where a low-passed recording ends: the knee of its long-term spectrum, or the finding that it is full-band.
 
-A small network, trained on music behind random low-passes, judges the whole recording, each channel, and up to six
+A small network, trained on music behind random low-passes, judges the whole recording, each channel, and up to eight
 parts of the time. Times count by the root of their energy; what is 30 dB below the loud parts does not count. The
 whole, the jury of the parts and the jury of the channels have equal weight; but where most of the parts agree on
 something else, they win: a recording that changes gets the cutoff of most of its time.
@@ -25,8 +25,8 @@ FULL_BAND_HZ = 18000.0
 UNSURE = 0.5
 """Confidence below which a user should look for himself."""
 
-_PARTS = 6
-_BLOCKS_PER_PART = 4
+_PARTS = 8
+_BLOCKS_PER_PART = 2
 _AGREEMENT = 0.08
 _NYQUIST_SHARE = 0.95  # of half the sample rate survives a resampler
 

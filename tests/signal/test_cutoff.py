@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from nemo_audio_restore.signal.cutoff import CutoffDetector
+from nemo_audio_restore.signal.knee_network import KneeNetwork
 
 RATE = 44100
 
@@ -95,3 +97,24 @@ def test_a_low_sample_rate_is_a_cutoff_by_itself():
 def test_silence_and_snippets_end_in_no_cutoff_without_confidence(audio):
     found = estimate(audio)
     assert found.cutoff_hz is None and found.confidence == 0 and not found.is_sure
+
+
+@pytest.mark.parametrize(('first', 'second'), [(4000, 9000), (9000, 4000)])
+def test_a_recording_that_changes_gets_the_cutoff_of_most_of_its_time(first, second):
+    parts = [shaped_noise(12, brick(first)), shaped_noise(4, brick(second), seed=1)]
+    found = estimate(np.concatenate(parts, axis=1))
+    assert found.cutoff_hz == pytest.approx(first, rel=0.05) and 'parts of the recording differ' in found.reason
+
+
+def test_a_gap_that_is_blanked_does_not_hide_the_knee():
+    audio = shaped_noise(1, brick(6000))
+    audio[:, 20000:20500] = 0
+    assert estimate(audio).cutoff_hz == pytest.approx(6000, rel=0.05)
+
+
+def test_another_network_judges_otherwise():
+    torch.manual_seed(0)
+    audio = shaped_noise(1, brick(6000))
+    detector = CutoffDetector(1, RATE, network=KneeNetwork(8).eval())
+    detector.add(audio)
+    assert detector.estimate().confidence < 0.5 * estimate(audio).confidence
