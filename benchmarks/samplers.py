@@ -174,7 +174,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
     model.network.forward = Remembered(model.network.forward)
     digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
     found = []
-    for clip in clips(arguments.manifest, count=arguments.clips, seconds=arguments.seconds, limit=None):
+    for clip in clips(arguments.manifest, count=arguments.clips, seconds=arguments.seconds, limit=arguments.limit):
         for name in arguments.task:
             damage = task(name, arguments.cutoff, arguments.seconds)
             degraded = damage.apply(clip.audio)
@@ -240,6 +240,7 @@ def main() -> None:
     )
     parser.add_argument('--clips', type=int, default=1, help='excerpts of each track')
     parser.add_argument('--seconds', type=float, default=2.2, help='length of an excerpt')
+    parser.add_argument('--limit', type=int, help='only the first tracks of the manifest')
     parser.add_argument('--cache', type=Path, default=Path('benchmarks/results/samplers.jsonl'))
     parser.add_argument('--output', type=Path, default=Path('benchmarks/results/samplers'))
     arguments = parser.parse_args()

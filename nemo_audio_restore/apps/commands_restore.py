@@ -87,8 +87,8 @@ def restore(
         bool, typer.Option('--force', help='Allow gaps and regions longer than the model sees at once.')
     ] = False,
     stereo: Annotated[
-        str, typer.Option(help='What channels share: shared (noise), mid-side or independent.')
-    ] = 'shared',
+        str, typer.Option(help='What channels share: auto, shared (noise), mid-side or independent.')
+    ] = 'auto',
     model: Annotated[
         str, typer.Option('-m', '--model', help='Name, .nemo file, folder, or ORG/NAME on the Hub.')
     ] = DEFAULT_MODEL,

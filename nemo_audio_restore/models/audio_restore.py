@@ -235,7 +235,7 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
         regions: Sequence[tuple[float, float, float, float]] = (),
         detect_gaps: bool = False,
         force: bool = False,
-        stereo: str = 'shared',
+        stereo: str = 'auto',
         settings: SamplerSettings | None = None,
         seed: int = 0,
         bits: str | None = None,
@@ -256,7 +256,8 @@ class AudioRestoreModel(AudioDataMixin, BaseModel):
             regions: (start, end, low, high) in seconds and Hz to generate anew.
             detect_gaps: look for digital silence, drop-outs and stuck samples, and generate those, too.
             force: allow gaps and regions longer than the model sees at once.
-            stereo: what channels share: 'shared' noise, 'mid-side' coding, or nothing ('independent').
+            stereo: what channels share: 'shared' noise, 'mid-side' coding or nothing ('independent'); 'auto' takes
+                'mid-side' for two channels of similar level, else 'shared'.
             settings: of the sampler; without them the model's own.
             seed: same seed, same samples.
             bits: of the file: '16', '24', 'float'; None for float in WAV and 24 in FLAC.

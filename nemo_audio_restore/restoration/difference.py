@@ -198,8 +198,10 @@ class Difference:
     def _generated(self, source: _Input, estimate: Tensor) -> Frames:
         """Masked estimate less input."""
         count = source.spectrum.shape[-1]
-        estimate = mid_side(estimate) if self._mid_side else estimate
         band = self._plan.rows * (1 - self._plan.gap_mask(source.first, count))
+        if self._mid_side:
+            side_gain = 10 ** (self._settings.side_gain_db / 20 * band)
+            estimate = mid_side(torch.stack([estimate[0], estimate[1] * side_gain]))
         estimate = estimate * 10 ** (self._settings.band_gain_db / 20 * band)
         known = source.spectrum[:, 1:]
         # The model has no DC row. In frames with a gap the input's is damage like the rest.

@@ -17,7 +17,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -48,7 +48,7 @@ from nemo_audio_restore.restoration.protocol import (
 from nemo_audio_restore.restoration.request import NO_LIMIT, Request, check_model, fitted, level_gain_db, transition_hz
 from nemo_audio_restore.restoration.scan import Scan, scan
 from nemo_audio_restore.restoration.spectrum_runs import Frames
-from nemo_audio_restore.restoration.stereo import check_stereo, mid_side_blocks
+from nemo_audio_restore.restoration.stereo import check_stereo, chosen, mid_side_blocks
 
 CROSSFADE_S = 0.005
 """Length of the slope outside each end of a gap."""
@@ -104,7 +104,7 @@ def restore_file(
     regions: Sequence[tuple[float, float, float, float]] = (),
     detect_gaps: bool = False,
     force: bool = False,
-    stereo: str = 'shared',
+    stereo: str = 'auto',
     settings: SamplerSettings | None = None,
     seed: int = 0,
     bits: str | None = None,
@@ -193,7 +193,7 @@ def restore_array(
     regions: Sequence[tuple[float, float, float, float]] = (),
     detect_gaps: bool = False,
     force: bool = False,
-    stereo: str = 'shared',
+    stereo: str = 'auto',
     settings: SamplerSettings | None = None,
     seed: int = 0,
     on_progress: OnProgress | None = None,
@@ -261,6 +261,7 @@ class _Job:
         blocks = blanked(source.blocks(), request.spans(rate, NO_LIMIT))
         seen = scan(blocks, cell_samples=max(1, representation.hop_length * rate // model_rate))
         request, concerns = fitted(request, restorer, rate=rate, scan=seen)
+        request = replace(request, stereo=chosen(request.stereo, seen.channel_powers))
         num_samples = -(-seen.num_samples * model_rate // rate) if rate > model_rate else (
             resampled_length(seen.num_samples, rate, model_rate)
         )  # fmt: skip

@@ -76,6 +76,8 @@ class SamplerSettings:
         phase_rounds: Griffin-Lim rounds that make the phases of generated bins agree between frames; 0 for none.
         band_gain_db: gain on what is generated above the cutoff. An estimate of the average logarithm of noise-like
             bins lies 2.5 dB (Euler's constant) below their power.
+        side_gain_db: gain on what is generated above the cutoff for the difference of two channels, in mid-side mode:
+            a model that saw no differences in its training makes them too loud, and the recording too wide.
         level_range_db: levels (RMS of the loud part, dB re full scale) that the model was trained on; a file outside
             is scaled to the nearer end in front of the model, and back behind it.
     """
@@ -92,6 +94,7 @@ class SamplerSettings:
     compile: bool = False
     phase_rounds: int = 0
     band_gain_db: float = 0.0
+    side_gain_db: float = 0.0
     level_range_db: tuple[float, float] = (-26.0, -14.0)
 
     def __post_init__(self):

@@ -42,7 +42,7 @@ class Request:
     auto_cutoff: bool = False
     detect_gaps: bool = False
     force: bool = False
-    stereo: str = 'shared'
+    stereo: str = 'auto'
 
     @classmethod
     def make(
@@ -55,7 +55,7 @@ class Request:
         regions: Sequence[tuple[float, float, float, float]] = (),
         detect_gaps: bool = False,
         force: bool = False,
-        stereo: str = 'shared',
+        stereo: str = 'auto',
     ) -> 'Request':
         """Checks what can be checked without the audio.
 

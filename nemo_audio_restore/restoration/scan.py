@@ -20,12 +20,14 @@ class Scan:
         cell_samples: length of a cell.
         peaks: (cells,) largest magnitude of each cell over all channels.
         powers: (cells,) mean square of each cell over all channels.
+        channel_powers: (C,) sum of squares of each channel.
     """
 
     num_samples: int
     cell_samples: int
     peaks: np.ndarray
     powers: np.ndarray
+    channel_powers: np.ndarray
 
     @property
     def is_silent(self) -> bool:
@@ -76,8 +78,9 @@ def scan(blocks: Iterable[np.ndarray], *, cell_samples: int) -> Scan:
     peaks: list[np.ndarray] = []
     powers: list[np.ndarray] = []
     rest: np.ndarray | None = None
-    num_samples = 0
+    num_samples, channel_powers = 0, np.zeros(1)
     for block in blocks:
+        channel_powers = channel_powers + np.square(block, dtype=np.float64).sum(axis=1)
         num_samples += block.shape[1]
         if rest is not None and rest.shape[1]:
             block = np.concatenate([rest, block], axis=1)
@@ -87,8 +90,8 @@ def scan(blocks: Iterable[np.ndarray], *, cell_samples: int) -> Scan:
     if rest is not None and rest.shape[1]:
         _measure(rest[:, None, :], peaks, powers)
     if not peaks:
-        return Scan(num_samples, cell_samples, np.zeros(0), np.zeros(0))
-    return Scan(num_samples, cell_samples, np.concatenate(peaks), np.concatenate(powers))
+        return Scan(num_samples, cell_samples, np.zeros(0), np.zeros(0), channel_powers)
+    return Scan(num_samples, cell_samples, np.concatenate(peaks), np.concatenate(powers), channel_powers)
 
 
 def _measure(cells: np.ndarray, peaks: list[np.ndarray], powers: list[np.ndarray]) -> None:

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from nemo_audio_restore.restoration.protocol import RestorationError
 
-STEREO_MODES = ('shared', 'mid-side', 'independent')
+STEREO_MODES = ('auto', 'shared', 'mid-side', 'independent')
 """'shared': every channel is generated from the same noise; 'mid-side': sum and difference of left and right are
-generated, from noise of their own, and decoded; 'independent': every channel has noise of its own."""
+generated, from noise of their own, and decoded; 'independent': every channel has noise of its own; 'auto': 'mid-side'
+for two channels of similar level, else 'shared'."""
+SIMILAR_POWER = 0.01
+"""Least ratio of the powers of two channels that 'auto' decodes from mid and side: 20 dB."""
 
 
 def check_stereo(stereo: str, *, channels: int | None = None) -> None:
@@ -23,6 +26,24 @@ def check_stereo(stereo: str, *, channels: int | None = None) -> None:
         raise RestorationError(f'stereo mode "{stereo}" is unknown; choose from {", ".join(STEREO_MODES)}')
     if stereo == 'mid-side' and channels is not None and channels > 2:
         raise RestorationError(f'mid-side is for two channels, this file has {channels}; use "shared"')
+
+
+def chosen(stereo: str, powers: np.ndarray) -> str:
+    """What 'auto' means for a recording; other modes as they are.
+
+    Left and right decoded from a sum and a difference share what was generated: nothing is to reach a channel that is
+    (nearly) silent.
+
+    Args:
+        stereo: one of ``STEREO_MODES``.
+        powers: (C,) power of each channel.
+
+    Returns:
+        'shared', 'mid-side' or 'independent'.
+    """
+    if stereo != 'auto':
+        return stereo
+    return 'mid-side' if len(powers) == 2 and powers.min() >= SIMILAR_POWER * powers.max() else 'shared'
 
 
 def mid_side(left_right: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def test_streaming_engine_equals_the_plain_form(seconds, gaps):
     audio = noise_audio(seconds, channels=2)
     request = {'cutoff_hz': 6000, 'gaps': gaps, 'seed': 11, 'settings': SETTINGS}
     expected = plain_restoration(FakeRestorer(), audio, **request)
-    actual = restore_array(FakeRestorer(), audio, 44100, **request)
+    actual = restore_array(FakeRestorer(), audio, 44100, stereo='shared', **request)
     np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 

@@ -133,7 +133,7 @@ def test_very_quiet_and_loud_audio_is_restored_like_normal_audio(gain_db):
 def test_tensors_come_back_as_tensors_and_inputs_are_not_changed():
     audio = torch.from_numpy(noise_audio(0.3, channels=2))
     before = audio.clone()
-    output = restore_array(FakeRestorer(), audio, 44100, cutoff_hz=6000, settings=SETTINGS)
+    output = restore_array(FakeRestorer(), audio, 44100, cutoff_hz=6000, stereo='shared', settings=SETTINGS)
     assert isinstance(output, torch.Tensor) and output.shape == audio.shape
     assert torch.equal(audio, before)
     mono = restore_array(FakeRestorer(), audio[0].numpy(), 44100, cutoff_hz=6000, settings=SETTINGS)
