@@ -87,6 +87,9 @@ class _Batch:
                 _fail(outcome, f'{job.source}: {type(error).__name__}: {error} (-v shows the details)')
             else:
                 outcome.report = report.as_dict()
+                clipped = outcome.report.get('clipped_samples')
+                if clipped:
+                    self._note(f'warning: {job.target}: {clipped} samples above full scale are clipped (write float)')
                 self._note(_summary(outcome.report))
         return outcomes
 

@@ -162,6 +162,7 @@ def decode_file(
         duration_s=info.duration_s,
         frames=info.num_frames,
         peak=writer.peak,
+        clipped_samples=0 if writer.bits == 'float' else writer.clipped_samples,
         model_name=info.model_name,
         seconds=time.monotonic() - started,
     )

@@ -135,6 +135,7 @@ class DecodeReport:
         duration_s: length in seconds.
         frames: frames N of tokens in each channel.
         peak: largest magnitude of the output, 1.0 = full scale.
+        clipped_samples: samples above full scale that the file cannot hold; 0 for float files.
         model_name: name of the codec that made the tokens.
         seconds: wall time.
     """
@@ -146,6 +147,7 @@ class DecodeReport:
     duration_s: float
     frames: int
     peak: float
+    clipped_samples: int
     model_name: str
     seconds: float
 

@@ -118,6 +118,19 @@ def test_bits_reach_the_file(codec, tmp_path):
         assert soundfile.info(tmp_path / target).subtype == subtype
 
 
+def test_samples_that_an_integer_file_clips_are_counted(tmp_path):
+    codec = StandInCodec()
+    codec.audio_decoder[-1] = torch.nn.Identity()  # what comes out is no longer limited
+    with torch.no_grad():
+        codec.audio_decoder[-2].parametrizations.weight.original0.mul_(30)
+    encode_file(codec, make(tmp_path / 'in.wav'), tmp_path / 'a.nac')
+    whole = decode_file(codec, tmp_path / 'a.nac', tmp_path / 'a.wav')
+    decoded, _ = read_audio(tmp_path / 'a.wav')
+    assert whole.peak == np.abs(decoded).max() > 1 and whole.clipped_samples == 0
+    clipped = decode_file(codec, tmp_path / 'a.nac', tmp_path / 'b.wav', bits='16')
+    assert clipped.clipped_samples == (np.abs(decoded) > 1).sum() > 0
+
+
 def test_tokens_of_another_codec_are_refused(codec, tmp_path):
     encode_file(codec, make(tmp_path / 'in.wav'), tmp_path / 'a.nac', model_name='one')
     with pytest.raises(CodecError, match='made by "one", weights [0-9a-f]{12}; this codec has the weights'):
