@@ -15,6 +15,7 @@ settings. LSD is taken above the cutoff.
 """
 
 import argparse
+import math
 import os
 import platform
 import statistics
@@ -170,9 +171,9 @@ def peak_mb(name: str) -> float:
 def print_networks(arguments: argparse.Namespace) -> None:
     """The table of the networks."""
     rows = compare_networks(arguments)
-    base = peak_mb(NOTHING)
+    base = peak_mb(NOTHING) if arguments.memory else math.nan
     for name, row in rows.items():
-        row.peak_mb = peak_mb(name)
+        row.peak_mb = peak_mb(name) if arguments.memory else math.nan
     name = '565.5 M parameters, random weights' if arguments.real else arguments.model
     print(
         f'\nNetwork: {name}; {arguments.batch_size} tile(s) of {arguments.frames} frames, {arguments.rounds} rounds.'
@@ -268,9 +269,10 @@ def main() -> None:
     parser.add_argument('--forms', nargs='+', choices=FORMS, default=list(FORMS))
     parser.add_argument('--frames', type=int, help="of a tile; default: the model's, 256 at real size")
     parser.add_argument('--batch-size', type=int, default=1, help='tiles in one call')
-    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--rounds', type=int, default=3, help='of the networks; 0 leaves their table out')
+    parser.add_argument('--no-memory', dest='memory', action='store_false', help='do not measure the memory')
     parser.add_argument('--manifest', type=Path, help='music for the samplers; default: the clip of the demo')
-    parser.add_argument('--clips', type=int, default=2)
+    parser.add_argument('--clips', type=int, default=2, help='for the samplers; 0 leaves their table out')
     parser.add_argument('--seconds', type=float, default=3.0, help='of a clip')
     parser.add_argument('--cutoff', type=float, default=4000.0)
     parser.add_argument('--device', type=torch.device, default=torch.device('cpu'))
@@ -282,8 +284,9 @@ def main() -> None:
         return
     gpu = f', {torch.cuda.get_device_name(arguments.device)}' if arguments.device.type == 'cuda' else ''
     print(f'{processor()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads{gpu}; torch {torch.__version__}')
-    print_networks(arguments)
-    if not arguments.real:
+    if arguments.rounds:
+        print_networks(arguments)
+    if arguments.clips and not arguments.real:
         print_samplers(arguments)
 
 
