@@ -62,6 +62,7 @@ EXTRAS['all'] = sorted({requirement for extra in EXTRAS.values() for requirement
 EXTRAS['dev'] = [
     *EXTRAS['metrics'],
     *EXTRAS['generate'],
+    *EXTRAS['speech'],
     'hypothesis>=6.100',
     'ipykernel>=6.29',
     'nbmake>=1.5.5',

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from nemo_audio_restore.evaluation import metrics
+from nemo_audio_restore.evaluation.alignment import aligned
+from nemo_audio_restore.evaluation.speech_report import Recogniser, common_delay, error_rates, speech_scores
 from nemo_audio_restore.files.audio import read_audio
 
 _AUDIO_SUFFIXES = frozenset({'.wav', '.flac', '.ogg', '.mp3', '.opus', '.aiff', '.aif'})
@@ -42,6 +44,8 @@ def evaluate_pairs(
     low_hz: float | None = None,
     perceptual: bool = True,
     visqol: bool = False,
+    speech: bool = False,
+    recogniser: Recogniser | None = None,
     on_file: Callable[[FileScores], None] | None = None,
 ) -> list[FileScores]:
     """Scores a restored file or every restored file of a folder.
@@ -53,6 +57,10 @@ def evaluate_pairs(
         low_hz: also report LSD above this frequency (the cutoff that was restored).
         perceptual: also report Zimtohrli; needs the `metrics` extra.
         visqol: also report ViSQOL, which takes seconds for each file; needs the `metrics` extra.
+        speech: also report the columns of speech codecs; a delay that the files have in common is measured and
+            removed first. Needs the `speech` extra.
+        recogniser: also report character error rates, against ``name.txt`` beside the original or, where there is
+            none, against what is recognised in the original.
         on_file: called after each file.
 
     Returns:
@@ -64,14 +72,35 @@ def evaluate_pairs(
         ImportError: a perceptual metric is not installed.
     """
     results = []
-    for name, original, restored in pair_files(Path(reference), Path(estimate)):
-        target, candidate, rate, notes = _aligned(original, restored)
+    pairs = pair_files(Path(reference), Path(estimate))
+    # A codec that answers late would be counted as distorted.
+    delay_s = common_delay(_comparable(*pair[1:])[:3] for pair in pairs) if speech or recogniser else 0.0
+    for name, original, restored in pairs:
+        target, candidate, rate, notes = _comparable(original, restored)
+        if delay := round(delay_s * rate):
+            candidate = np.stack([aligned(one, delay=delay, num_samples=len(one)) for one in candidate])
+            notes.append(f'a delay of {1000 * delay_s:.1f} ms, common to all files, was removed')
         scores = _mean_over_channels(
             [
                 _score(one, other, rate, low_hz=low_hz, perceptual=perceptual, visqol=visqol)
                 for one, other in zip(target, candidate, strict=True)
             ]
         )
+        if speech:
+            of_channels = [speech_scores(one, other, rate) for one, other in zip(target, candidate, strict=True)]
+            scores |= _mean_over_channels([found for found, _ in of_channels])
+            notes += dict.fromkeys(note for _, channel_notes in of_channels for note in channel_notes)
+        if recogniser is not None:
+            text = original.with_suffix('.txt')
+            rates, remarks = error_rates(
+                target.mean(axis=0),
+                candidate.mean(axis=0),
+                rate,
+                recogniser=recogniser,
+                text=text.read_text('utf-8') if text.exists() else None,
+            )
+            scores |= rates
+            notes += remarks
         results.append(FileScores(name, scores, notes))
         if on_file is not None:
             on_file(results[-1])
@@ -144,7 +173,7 @@ def to_markdown(results: Sequence[FileScores]) -> str:
     """
     rows = [{'file': result.name} | {name: f'{v:.3f}' for name, v in result.scores.items()} for result in results]
     if len(results) > 1:
-        mean = _mean_over_channels([result.scores for result in results])
+        mean = _mean_over_files([result.scores for result in results])
         rows.append({'file': '**mean**'} | {name: f'{value:.3f}' for name, value in mean.items()})
     notes = [f'- {result.name}: {note}' for result in results for note in result.notes]
     return '\n'.join([markdown_table(rows), *(['', *notes] if notes else [])])
@@ -190,7 +219,7 @@ def bootstrap_interval(
     return float(np.mean(values)), float((high - low) / 2)
 
 
-def _aligned(original: Path, restored: Path) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
+def _comparable(original: Path, restored: Path) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
     target, target_rate = read_audio(original)
     candidate, rate = read_audio(restored)
     if target_rate != rate:
@@ -236,6 +265,12 @@ def _score(
 
 def _mean_over_channels(scores: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
+
+
+def _mean_over_files(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Files for which there is no score do not count."""
+    found = {name: [one[name] for one in scores if not math.isnan(one[name])] for name in scores[0]}
+    return {name: float(np.mean(values)) if values else math.nan for name, values in found.items()}
 
 
 def _audio_files(folder: Path) -> list[Path]:
