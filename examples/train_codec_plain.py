@@ -97,13 +97,13 @@ class Codec(nn.Module):
         self.rounding = Rounding(**config['vector_quantizer'])
         self.audio_decoder = build(config['audio_decoder'])
 
-    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) to the decoded (B, T) and the log magnitudes that it is made of."""
+    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T) to the decoded (B, T), and the log magnitudes and phases that it is made of."""
         lengths = torch.full((len(audio),), audio.shape[1])
         encoded, frames = self.audio_encoder(audio=audio, audio_len=lengths)
         log_magnitude, phase = self.audio_decoder.spectra(self.rounding(encoded), frames)
         decoded, _ = self.audio_decoder.synthesize(log_magnitude, phase, frames)
-        return decoded[:, : audio.shape[1]], log_magnitude
+        return decoded[:, : audio.shape[1]], log_magnitude, phase
 
 
 def build(block: dict) -> nn.Module:
@@ -139,6 +139,11 @@ def validate(codec: Codec, store: SpeechStore, indices: Iterable[int], sample_ra
         decoded = codec(torch.from_numpy(clip)[None])[0][0].numpy()
         rows.append([metric(clip, decoded, sample_rate) for metric in (mel_distance, stft_distance, estoi)])
     return dict(zip(('mel', 'stft', 'estoi'), np.mean(rows, axis=0).round(4).tolist(), strict=True))
+
+
+def mean(values: list[float]) -> float:
+    """Rounded for the log; 0 for no values."""
+    return round(sum(values) / max(1, len(values)), 4)
 
 
 def save(path: Path, state: dict) -> None:
@@ -180,7 +185,7 @@ def train(options: argparse.Namespace) -> None:
     shown = long_enough[:: max(1, len(long_enough) // 32)]
     rng = np.random.default_rng([1, step])
     generator = torch.Generator().manual_seed(step + 1)
-    began, validated, losses = time.monotonic(), time.monotonic(), []
+    began, validated, losses, phases = time.monotonic(), time.monotonic(), [], []
     with (options.out / 'log.jsonl').open('a') as log:
         while True:
             seconds = seconds_before + time.monotonic() - began
@@ -195,14 +200,18 @@ def train(options: argparse.Namespace) -> None:
                     'loss': round(float(np.mean(losses or [0])), 4),
                 }
                 print(json.dumps(row | validate(averaged, heard, shown, rate)), file=log, flush=True)
-                validated, losses = time.monotonic(), []
+                validated, losses, phases = time.monotonic(), [], []
             if progress >= 1:
                 return
             for group in optimizer.param_groups:
                 group['lr'] = group['peak'] * learning_rate_factor(progress)
             audio = store.batch(options.batch_size, length, rng)
-            decoded, log_magnitude = codec(audio)
+            decoded, log_magnitude, phase = codec(audio)
             loss = loss_of(audio, decoded, generator=generator) + loss_of.of_windows(audio, log_magnitude)
+            if options.phase_weight > 0:
+                turning = loss_of.of_phases(audio, phase)
+                phases.append(turning.item())
+                loss = loss + options.phase_weight * turning
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -226,6 +235,7 @@ def main() -> None:
     parser.add_argument('--crop-frames', type=int, default=24, help='codec frames of a crop')
     parser.add_argument('--resolutions', type=int, default=2, help='resolutions drawn for each step')
     parser.add_argument('--lr', type=float, default=1.5e-3)
+    parser.add_argument('--phase-weight', type=float, default=0.3, help='of the steps of the phase')
     parser.add_argument('--ema-decay', type=float, default=0.999)
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--validation-minutes', type=float, default=8)

@@ -103,6 +103,38 @@ class SampledSpectralLoss(nn.Module):
         magnitude = log_magnitude.float().clamp(max=_MAX_LOG_MAGNITUDE).exp()
         return self._log_distances(target, magnitude, length)
 
+    def of_phases(self, audio: Tensor, phase: Tensor) -> Tensor:
+        """How far predicted phases turn differently, from window to window and from bin to bin.
+
+        The phase itself hangs on when the recording began; its steps are what sounds: from window to window the
+        frequency within a bin, from bin to bin the time within a window.
+
+        Args:
+            audio: (B, T) samples, T a multiple of the hop.
+            phase: (B, T / hop, F) in radians, counted from the start of each window, for windows as in
+                :meth:`of_windows`.
+
+        Returns:
+            A scalar, 0 to 4: sum over both directions of the mean of 1 - cos(difference), weighed by the root of the
+            magnitudes; about 2 for phases at random.
+
+        Source: APNet (arXiv 2305.07952), section II-C, with a cosine in place of the wrapped absolute value.
+        """
+        length = 2 * (phase.shape[2] - 1)
+        margin = (length - length // 4) // 2
+        with torch.no_grad():
+            target = self._spectrum(nn.functional.pad(audio, (margin, margin)), length)
+            target = target / (target.abs().sqrt() + _ROOT_GUARD)
+        turned = torch.polar(torch.ones_like(phase), phase.float())
+        total = 0.0
+        for dim in (1, 2):
+            size = phase.shape[dim] - 1
+            steps = target.narrow(dim, 1, size) * target.narrow(dim, 0, size).conj()
+            predicted = turned.narrow(dim, 1, size) * turned.narrow(dim, 0, size).conj()
+            agreement = steps.real * predicted.real + steps.imag * predicted.imag
+            total = total + 1 - agreement.sum() / (steps.abs().sum() + _ROOT_GUARD)
+        return total
+
     def _distance(self, audio: Tensor, estimate: Tensor, length: int) -> Tensor:
         with torch.no_grad():
             target = self._magnitudes(audio, length)
@@ -117,9 +149,12 @@ class SampledSpectralLoss(nn.Module):
 
     def _magnitudes(self, audio: Tensor, length: int) -> Tensor:
         """(B, T) to (B, N, F)."""
-        frames = audio.float().unfold(1, length, length // 4) * getattr(self, f'window_{length}')
-        spectrum = torch.fft.rfft(frames)
+        spectrum = self._spectrum(audio, length)
         return (spectrum.real.square() + spectrum.imag.square() + _ROOT_GUARD).sqrt()
+
+    def _spectrum(self, audio: Tensor, length: int) -> Tensor:
+        frames = audio.float().unfold(1, length, length // 4) * getattr(self, f'window_{length}')
+        return torch.fft.rfft(frames)
 
 
 def _log_distance(target: Tensor, estimate: Tensor, guard: float) -> Tensor:

@@ -256,7 +256,9 @@ class SpectralDecoder(nn.Module):
         x = self.up(self.frame_blocks(self.input_norm(self.input(inputs)), mask))
         fine_mask = None if mask is None else mask.repeat_interleave(4, dim=1)
         x = self.blocks(x.reshape(len(x), 4 * inputs.shape[1], -1), fine_mask)
-        correction, phase = self.output(self.output_norm(x)).split(self.num_bins, dim=2)
+        correction, turn = self.output(self.output_norm(x)).split(self.num_bins, dim=2)
+        # Any angle of the network is a valid phase: no wrapping that would break the gradient.
+        phase = turn + self.phase_offset.repeat(inputs.shape[1], 1)
         return correction + self.direct(inputs).reshape(correction.shape), phase
 
     def synthesize(self, log_magnitude: Tensor, phase: Tensor, input_len: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,9 +272,7 @@ class SpectralDecoder(nn.Module):
     def windows(self, log_magnitude: Tensor, phase: Tensor) -> Tensor:
         """Windows from log magnitudes and phases (Vocos, section 3.2): (B, 4 N, F) twice to (B, 4 N, 4 hop)."""
         magnitude = _at_least_single(log_magnitude).clamp(max=_MAX_LOG_MAGNITUDE).exp()
-        # Any angle of the network is a valid phase: no wrapping that would break the gradient.
-        phase = _at_least_single(phase) + self.phase_offset.repeat(phase.shape[1] // 4, 1)
-        spectrum = torch.polar(magnitude, phase)
+        spectrum = torch.polar(magnitude, _at_least_single(phase))
         return (torch.fft.irfft(spectrum, n=4 * self.hop_length) * self.window).to(log_magnitude.dtype)
 
     def _overlap(self, frames: Tensor) -> Tensor:

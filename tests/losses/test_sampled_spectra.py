@@ -87,3 +87,26 @@ def test_true_magnitudes_of_windows_are_at_distance_zero():
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         loss_of(**change)
+
+
+def true_phases(audio: torch.Tensor) -> torch.Tensor:
+    padded = torch.nn.functional.pad(audio, (48, 48))
+    return torch.fft.rfft(padded.unfold(1, 128, 32) * torch.hann_window(128)).angle()
+
+
+def test_true_phases_turn_as_they_should():
+    assert loss_of().of_phases(noise(0), true_phases(noise(0))) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_constant_turn_of_all_phases_cannot_be_heard():
+    assert loss_of().of_phases(noise(0), true_phases(noise(0)) + 1.0) == pytest.approx(0, abs=1e-4)
+
+
+def test_random_phases_turn_at_random():
+    phase = 6.3 * torch.rand(true_phases(noise(0)).shape, generator=seeded(1))
+    assert loss_of().of_phases(noise(0), phase) == pytest.approx(2, abs=0.1)
+
+
+def test_a_delay_turns_phases_from_bin_to_bin():
+    delayed = noise(0).roll(8, dims=1)
+    assert loss_of().of_phases(noise(0), true_phases(delayed)) > 0.1
