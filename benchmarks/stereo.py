@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cuts', type=Path, required=True, help='Lhotse cuts of the held-out music')
     parser.add_argument('--model', required=True, help='registered name, .nemo or org/name')
-    parser.add_argument('--stereo', nargs='+', choices=STEREO_MODES, default=STEREO_MODES)
+    parser.add_argument('--stereo', nargs='+', choices=STEREO_MODES, default=STEREO_MODES[1:])
     parser.add_argument('--cutoff', type=float, nargs='+', default=[4000.0, 8000.0], help='in Hz')
     parser.add_argument('--steps', type=int, help="network evaluations for each tile; default: the model's")
     parser.add_argument('--device', default='cpu')
