@@ -1,6 +1,7 @@
 """Quality against network evaluations: the published samplers beside ours, as markdown and CSV.
 
     python benchmarks/samplers.py --manifest corpus/validation.jsonl.gz --model a2sb_44k_small
+    python benchmarks/samplers.py --manifest corpus/validation.jsonl.gz --model a2sb_44k_small --vary phase_rounds=0,16
 
 Meant for validation music: it is what the default of a model is chosen by, and the held-out music should not have a
 say in that. Every track gives short excerpts; 'cutoff' is a low-pass at 4 kHz, 'gap' one of 300 ms in the middle.
@@ -35,6 +36,7 @@ from nemo_audio_restore.restoration.blend import GapGate, overlap_add
 from nemo_audio_restore.restoration.consistency import consistent
 from nemo_audio_restore.restoration.engine import CROSSFADE_S
 from nemo_audio_restore.restoration.plan import make_plan
+from nemo_audio_restore.restoration.protocol import SamplerSettings
 from nemo_audio_restore.restoration.request import level_gain_db
 from nemo_audio_restore.restoration.scan import scan
 from nemo_audio_restore.restoration.spectrum_runs import Frames, Generated
@@ -61,16 +63,14 @@ class Row:
     changes: dict[str, float] = field(default_factory=dict)
 
 
-def table_rows(evaluations: list[int], *, references: int, overlaps: list[int]) -> Iterator[Row]:
+def table_rows(evaluations: list[int], *, references: int) -> Iterator[Row]:
     """The published samplers, then the members of the family."""
     if references:
         yield Row('published, stochastic', references, 'stochastic')
         yield Row('published, ODE', references, 'ODE')
     for count in evaluations:
-        for overlap in overlaps:
-            name = f'first order, {overlap} tiles over each frame' if len(overlaps) > 1 else 'first order'
-            yield Row(name, count, changes={'eta': 0.0, 'overlap': overlap})
-        if len(overlaps) > 1 or count < 4:
+        yield Row('first order', count, changes={'eta': 0.0})
+        if count < 4:
             continue
         yield Row('second order', count, changes={'eta': 0.0, 'order': 2})  # its first two moves are of the first
         yield Row('first order, eta 1', count, changes={'eta': 1.0})
@@ -78,6 +78,15 @@ def table_rows(evaluations: list[int], *, references: int, overlaps: list[int]) 
             yield Row('first order, eta 0.5', count, changes={'eta': 0.5})
             yield Row('first order, to t = 0.05', count, changes={'t_min': 0.05})
             yield Row('first order, late steps shorter', count, changes={'time_power': 2.0})
+
+
+def varied(wishes: list[str], settings: SamplerSettings) -> Iterator[Row]:
+    """The model's settings, then each wish ('name=value,value') by itself."""
+    yield Row('as the model has them', settings.steps)
+    for wish in wishes:
+        name, _, values = wish.partition('=')
+        for value in values.split(','):
+            yield Row(f'{name} {value}', settings.steps, changes={name: type(getattr(settings, name))(value)})
 
 
 def task(name: str, cutoff_hz: float, seconds: float) -> Damage:
@@ -91,10 +100,7 @@ def restored(model: AudioRestoreModel, degraded: np.ndarray, damage: Damage, row
     """The clip (T,) restored as a row asks."""
     if row.reference:
         return published(model, degraded, damage, row, seed)
-    changes = dict(row.changes)
-    if 'overlap' in changes:
-        changes['tile_hop_frames'] = model.sampler.tile_frames // changes.pop('overlap')
-    settings = replace(model.sampler, steps=row.evaluations, **changes)
+    settings = replace(model.sampler, **{'steps': row.evaluations} | row.changes)
     return model.restore(
         degraded, sample_rate=RATE, cutoff_hz=damage.cutoff_hz, gaps=damage.gaps, settings=settings, seed=seed
     )
@@ -173,12 +179,15 @@ def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
     weights = AudioRestoreModel.from_pretrained(arguments.model, return_model_file=True)
     model.network.forward = Remembered(model.network.forward)
     digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
+    rows = list(table_rows(arguments.evaluations, references=arguments.references))
+    if arguments.vary:
+        rows = list(varied(arguments.vary, model.sampler))
     found = []
     for clip in clips(arguments.manifest, count=arguments.clips, seconds=arguments.seconds, limit=arguments.limit):
         for name in arguments.task:
             damage = task(name, arguments.cutoff, arguments.seconds)
             degraded = damage.apply(clip.audio)
-            for row in table_rows(arguments.evaluations, references=arguments.references, overlaps=arguments.overlaps):
+            for row in rows:
                 settings = json.dumps([row.evaluations, row.reference, row.changes, vars(model.sampler)])
                 place = f'{clip.package} {clip.name} {arguments.clips}x{arguments.seconds:g}s {damage.name}'
                 key = f'v{CACHE_VERSION} {digest} {place} {settings}'
@@ -236,7 +245,7 @@ def main() -> None:
     parser.add_argument('--evaluations', type=int, nargs='+', default=[1, 2, 4, 6, 10, 20, 49])
     parser.add_argument('--references', type=int, default=49, help='evaluations of the published samplers; 0: none')
     parser.add_argument(
-        '--overlaps', type=int, nargs='+', default=[2], help='tiles over each frame; several: only them'
+        '--vary', nargs='+', metavar='NAME=VALUES', help='instead: settings to change, such as tile_hop_frames=32,128'
     )
     parser.add_argument('--clips', type=int, default=1, help='excerpts of each track')
     parser.add_argument('--seconds', type=float, default=2.2, help='length of an excerpt')
