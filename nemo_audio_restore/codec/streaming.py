@@ -48,6 +48,7 @@ class StreamingEncoder:
         self._codec = codec
         self._channels = channels
         self._device = torch.device('cpu')
+        self._dtype = next(codec.audio_encoder.parameters()).dtype
         context = max(codec.encode_context_frames, MINIMUM_FRAMES - 1)
         self._chunks = _Chunks(chunk_frames, context, codec.samples_per_frame)
 
@@ -100,11 +101,10 @@ class StreamingEncoder:
         tokens = [torch.zeros(self._channels, self._codec.num_codebooks, 0, dtype=torch.int32, device=self._device)]
         with folded_weights(self._codec):
             for audio, skip, keep in chunks:
-                length = torch.tensor([audio.shape[1]], device=self._codec.device)
+                audio = audio.to(self._codec.device, self._dtype)
+                length = torch.tensor([audio.shape[1]], device=audio.device)
                 # One channel after the other: the memory for 64 channels is that for one.
-                rows = [
-                    self._codec.encode(audio=row[None].to(self._codec.device), audio_len=length)[0] for row in audio
-                ]
+                rows = [self._codec.encode(audio=row[None], audio_len=length)[0] for row in audio]
                 tokens.append(torch.cat(rows)[:, :, skip : skip + keep].to(self._device, torch.int32))
         return torch.cat(tokens, dim=2)
 
@@ -203,10 +203,9 @@ class StreamingDecoder:
         audio = [torch.zeros(self._channels, 0, device=self._device)]
         with folded_weights(self._codec):
             for tokens, skip, keep in chunks:
-                length = torch.tensor([tokens.shape[2]], device=self._codec.device)
-                rows = [
-                    self._codec.decode(tokens=row[None].to(self._codec.device), tokens_len=length)[0] for row in tokens
-                ]
+                tokens = tokens.to(self._codec.device)
+                length = torch.tensor([tokens.shape[2]], device=tokens.device)
+                rows = [self._codec.decode(tokens=row[None], tokens_len=length)[0] for row in tokens]
                 audio.append(torch.cat(rows)[:, skip * size : (skip + keep) * size].to(self._device))
         audio = torch.cat(audio[1:] or audio, dim=1)
         self._done += audio.shape[1]

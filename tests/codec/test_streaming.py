@@ -136,6 +136,11 @@ def test_channels_do_not_touch_each_other(codec):
         assert torch.equal(decoded, decode_chunked(codec, alone, chunk_frames=4))
 
 
+def test_audio_of_any_precision_is_encoded_in_that_of_the_networks(codec):
+    audio = voice(8 * FRAME / 22050)
+    assert torch.equal(encode_chunked(codec, audio.double()), encode_chunked(codec, audio))
+
+
 def test_no_gradient_and_no_change_of_what_was_given(codec):
     audio = voice(8 * FRAME / 22050).requires_grad_(True)
     before = audio.detach().clone()
