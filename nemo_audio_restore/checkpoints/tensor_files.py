@@ -1,7 +1,7 @@
 """Files of tensors: reads them without running code, and puts them into a network, strictly."""
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -63,7 +63,13 @@ def _unpickled(path: Path) -> object:
 
 
 def fill(
-    network: nn.Module, tensors: Mapping[str, Tensor], *, file_name: Callable[[str], str], part: str, source: str
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    file_name: Callable[[str], str],
+    part: str,
+    source: str,
+    constants: Collection[str] = (),
 ) -> None:
     """Loads tensors into a network that is on the meta device or elsewhere; nothing may be missing or left over.
 
@@ -73,16 +79,18 @@ def fill(
         file_name: name in the file of each name in the network.
         part: what the network is to the user: 'the autoencoder'.
         source: of the tensors, for errors.
+        constants: names in the network of what no file holds; they stay as they are.
 
     Raises:
         CheckpointError: names every tensor that is missing, unknown, of another shape or not floating point.
     """
-    wanted = {file_name(name): name for name in network.state_dict()}
+    state = network.state_dict()
+    wanted = {file_name(name): name for name in state if name not in constants}
     if wanted and not any(name in tensors for name in wanted):
         raise CheckpointError(
             f'{source} does not hold {part}: there is no {next(iter(wanted))} nor any other of its tensors'
         )
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     problems = []
     for name, ours in wanted.items():
         if name not in tensors:
@@ -99,4 +107,5 @@ def fill(
     if problems:
         more = f'; and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
         raise CheckpointError(f'{source} does not fit {part}: ' + '; '.join(problems[:_SHOWN]) + more)
-    network.load_state_dict({ours: tensors[name].float() for name, ours in wanted.items()}, assign=True)
+    loaded = {ours: tensors[name].float() for name, ours in wanted.items()}
+    network.load_state_dict({**{name: state[name] for name in constants}, **loaded}, assign=True)
