@@ -267,7 +267,7 @@ class _Codecs:
 
 
 def _named(model_name: str, source: Path) -> str:
-    """The registered codec that a file names: a file must not make us read other files, or the Hub."""
+    """The registered codec that a file names: a file must not make us open other files, or any address."""
     from nemo_audio_restore.checkpoints.registry import list_models
     from nemo_audio_restore.codec import CodecError
 
@@ -276,9 +276,7 @@ def _named(model_name: str, source: Path) -> str:
         return model_name
     if not model_name:
         return DEFAULT_CODEC
-    raise CodecError(
-        f'the file was made by "{model_name}", which is not among {", ".join(names)}; give it with --model'
-    )
+    raise CodecError(f'{source} was made by "{model_name}", which has no name here: give the codec with --model')
 
 
 def _jobs(
