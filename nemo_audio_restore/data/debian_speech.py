@@ -19,7 +19,7 @@ from nemo_audio_restore.data.corpus import Candidate
 TEST_LANGUAGES = ('da', 'de', 'en', 'nb', 'nn')
 _VALIDATION_LANGUAGES = ('gl', 'lt', 'sl')
 _NUM_TEST_LEVELS, _NUM_VALIDATION_LEVELS = 5, 3
-_LANGUAGE = re.compile(r'_(desc_)?([a-z]{2,3}(?:_[A-Z]{2})?)$')
+_LANGUAGE = re.compile(r'_(desc_)?(zh_tw|[a-z]{2}(?:_[A-Z]{2})?)$')
 _DIALOGUE = re.compile(r'dialogId\("([^"]+)".*?dialogStr\("((?:[^"\\]|\\.)*)"', re.DOTALL)
 _FESTIVAL_LINE = re.compile(r'\(\s*(\S+)\s+"(.*)"\s*\)')
 

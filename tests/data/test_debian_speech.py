@@ -68,10 +68,11 @@ def test_dialogue_has_its_czech_text(tmp_path):
 
 def test_stamps_have_language_and_text_and_noises_are_left_out(tmp_path):
     stamps = tmp_path / 'usr/share/tuxpaint/stamps/animals'
-    touch(stamps, 'cow_desc_da.ogg', 'cow_desc_fr.ogg', 'cow.ogg', 'cow_nl.ogg')
+    touch(stamps, 'cow_desc_da.ogg', 'cow_desc_fr.ogg', 'cow.ogg', 'cow_nl.ogg', 'cow_red.ogg', '7_zh_tw.ogg')
     (stamps / 'cow.txt').write_text('A cow.\nda.utf8=En ko.\nfr.utf8=Une vache.\n', 'utf-8')
     found = by_name(find_tuxpaint(tmp_path, 'GPL-2'))
-    assert set(found) == {'cow_desc_da', 'cow_desc_fr', 'cow_nl'}
+    assert set(found) == {'cow_desc_da', 'cow_desc_fr', 'cow_nl', '7_zh_tw'}
+    assert found['7_zh_tw'].language == 'zh_tw'
     assert (found['cow_desc_da'].split, found['cow_desc_da'].text) == ('test', 'En ko.')
     assert (found['cow_desc_fr'].split, found['cow_desc_fr'].text) == ('train', 'Une vache.')
     assert found['cow_nl'].text is None
