@@ -19,6 +19,7 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_audio_restore.codec import decode_chunked, decode_file, encode_chunked, encode_file
+from nemo_audio_restore.codec import decode_chunked, decode_file, encode_chunked, encode_file, weights_hash
+from nemo_audio_restore.files.token_file import TokenWriter
+from nemo_audio_restore.files.token_header import TokenInfo
 from nemo_audio_restore.files.writer import write_audio
 from nemo_audio_restore.models.speech_codec import SpeechCodecModel
 
@@ -90,52 +93,53 @@ def nemo_codec(codec: SpeechCodecModel) -> Any | None:
 def measure(codec: SpeechCodecModel, nemo: Any, who: str, task: str, seconds: float, folder: Path) -> Measured:
     """One run of one task in this process."""
     num_samples = round(seconds * codec.sample_rate)
-    generator = torch.Generator().manual_seed(0)
-    audio = 0.1 * torch.randn(1, num_samples, generator=generator)
-    tokens = torch.randint(
-        codec.codebook_size, (1, codec.num_codebooks, -(-num_samples // codec.samples_per_frame)),
-        generator=generator, dtype=torch.int32,
-    )  # fmt: skip
-    length = torch.tensor([num_samples if task == 'encode' else tokens.shape[2]])
-    if who == 'file':
-        source, target = folder / 'in.wav', folder / 'out'
-        write_audio(source, audio.numpy(), codec.sample_rate)
-        if task == 'decode':
-            short = folder / 'short.wav'
-            write_audio(short, audio[:, : 4 * codec.sample_rate].numpy(), codec.sample_rate)
-            _write_tokens(codec, tokens.numpy(), short, folder / 'in.nac', num_samples)
-        del audio, tokens
+    # What Python and the libraries load at the first call is no part of the work.
+    prepared(codec, nemo, who, task, 4 * codec.samples_per_frame, folder)()
+    work = prepared(codec, nemo, who, task, num_samples, folder)
     before, started = _memory_mb(), time.process_time()
-    with torch.no_grad():
-        if who == 'NeMo':
-            result = (
-                nemo.encode(audio=audio, audio_len=length)[0]
-                if task == 'encode'
-                else nemo.decode(tokens=tokens, tokens_len=length)[0]
-            )
-        elif who == 'ours':
-            result = encode_chunked(codec, audio) if task == 'encode' else decode_chunked(codec, tokens)
-        elif task == 'encode':
-            encode_file(codec, source, target.with_suffix('.nac'), overwrite=True)
-            result = None
-        else:
-            decode_file(codec, folder / 'in.nac', target.with_suffix('.wav'), overwrite=True)
-            result = None
+    result = work()
     cpu = time.process_time() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     # Enough to see that both give the same; the whole of ten minutes need not go through a pipe.
-    picked = np.zeros(0) if result is None else result.flatten()[:: max(1, result.numel() // 20_000)].numpy()
+    picked = result.flatten()[:: max(1, result.numel() // 20_000)].numpy() if who != 'file' else np.zeros(0)
     return Measured(cpu, peak - before, picked)
 
 
-def _write_tokens(codec: SpeechCodecModel, tokens: np.ndarray, short: Path, target: Path, num_samples: int) -> None:
-    """A token file of any length, at the price of encoding a short one (whose header has the hash)."""
-    from dataclasses import replace
+def prepared(
+    codec: SpeechCodecModel, nemo: Any, who: str, task: str, num_samples: int, folder: Path
+) -> Callable[[], Any]:
+    """The work, with everything it starts from in memory or on disk."""
+    generator = torch.Generator().manual_seed(0)
+    audio = 0.1 * torch.randn(1, num_samples, generator=generator)
+    shape = (1, codec.num_codebooks, -(-num_samples // codec.samples_per_frame))
+    tokens = torch.randint(codec.codebook_size, shape, generator=generator, dtype=torch.int32)
+    audio_len, tokens_len = torch.tensor([num_samples]), torch.tensor([shape[2]])
+    sound, coded = folder / 'audio.wav', folder / 'tokens.nac'
+    if who == 'file' and task == 'encode':
+        write_audio(sound, audio.numpy(), codec.sample_rate, overwrite=True)
+        return lambda: encode_file(codec, sound, folder / 'out.nac', overwrite=True)
+    if who == 'file':
+        _write_tokens(codec, tokens.numpy(), coded, num_samples)
+        return lambda: decode_file(codec, coded, folder / 'out.wav', overwrite=True)
+    if who == 'ours':
+        return (lambda: encode_chunked(codec, audio)) if task == 'encode' else lambda: decode_chunked(codec, tokens)
 
-    from nemo_audio_restore.files.token_file import TokenWriter, probe_tokens
+    @torch.no_grad()
+    def theirs() -> torch.Tensor:
+        if task == 'encode':
+            return nemo.encode(audio=audio, audio_len=audio_len)[0]
+        return nemo.decode(tokens=tokens, tokens_len=tokens_len)[0]
 
-    encode_file(codec, short, target, overwrite=True)
-    with TokenWriter(target, replace(probe_tokens(target)), overwrite=True) as writer:
+    return theirs
+
+
+def _write_tokens(codec: SpeechCodecModel, tokens: np.ndarray, target: Path, num_samples: int) -> None:
+    """A token file as :func:`encode_file` would have written it."""
+    info = TokenInfo(
+        codec.sample_rate, codec.samples_per_frame, codec.num_codebooks, codec.codebook_size, 1, codec.sample_rate,
+        num_samples, tokens.shape[2], '', weights_hash(codec),
+    )  # fmt: skip
+    with TokenWriter(target, info, overwrite=True) as writer:
         writer.write(tokens)
         writer.finish(num_samples)
 

@@ -7,12 +7,14 @@ from nemo.collections.tts.modules.audio_codec_modules import (
     HiFiGANDecoder,
     HiFiGANEncoder,
 )
+from omegaconf import OmegaConf
 from stand_in_codec import voice
 from torch import nn
 
 from nemo_audio_restore.codec import decode_chunked, encode_chunked
 from nemo_audio_restore.codec.streaming import MINIMUM_FRAMES
 from nemo_audio_restore.codec.weights import folded_weights
+from nemo_audio_restore.models.speech_codec import SpeechCodecModel
 
 
 class PublishedTopology(nn.Module):
@@ -101,3 +103,26 @@ def test_the_shortest_audio_is_as_long_as_the_networks_demand():
     assert encode_chunked(codec, voice(0.01)).shape == (1, 8, MINIMUM_FRAMES)
     with pytest.raises(RuntimeError, match='[Pp]adding'):
         whole(codec, torch.zeros(1, (MINIMUM_FRAMES - 1) * 1024))
+
+
+def test_the_model_class_is_a_codec_of_the_engine():
+    """The networks of ``speech_codec_22k_small``, narrow: contexts, lengths and tokens through the real model."""
+    widths = {'channels': 8, 'num_blocks': 1, 'frame_channels': 8, 'num_frame_blocks': 1}
+    networks = 'nemo_audio_restore.networks.spectral_codec.Spectral'
+    config = {
+        'sample_rate': 22050,
+        'samples_per_frame': 1024,
+        'audio_encoder': {'_target_': f'{networks}Encoder', 'encoded_dim': 32, **widths},
+        'vector_quantizer': {'num_groups': 8, 'num_levels_per_group': [8, 7, 6, 6]},
+        'audio_decoder': {'_target_': f'{networks}Decoder', 'encoded_dim': 32, **widths},
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        codec = SpeechCodecModel(OmegaConf.create(config)).eval()
+    audio = voice(30.5 * 1024 / 22050)
+    tokens, lengths = codec.encode(audio, torch.tensor([audio.shape[1]]))
+    decoded, _ = codec.decode(tokens, lengths)
+    chunked = encode_chunked(codec, audio, chunk_frames=4)
+    assert chunked.shape == tokens.shape and (chunked == tokens).float().mean() > 0.999
+    again = decode_chunked(codec, tokens, num_samples=audio.shape[1], chunk_frames=4)
+    torch.testing.assert_close(again, decoded[:, : audio.shape[1]], rtol=0, atol=1e-5)
