@@ -53,7 +53,7 @@ def test_global_batch_of_the_published_runs():
         assert devices * config.model.train_ds.batch_size == wanted
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [*NAMES, 'speech_codec_22k', 'speech_codec_22k_small'])
 def test_file_ends_with_what_a_run_must_reach(name):
     comments = [line for line in (CONF / f'{name}.yaml').read_text().strip().splitlines()[-6:] if line.startswith('#')]
     assert any('must reach' in line for line in comments)

@@ -1,5 +1,6 @@
 """Adversarial training of a codec under Lightning: two optimizers, one count of steps."""
 
+import copy
 from collections import Counter
 from typing import Any, ClassVar
 
@@ -68,13 +69,14 @@ class AdversarialTrainingMixin:
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[dict[str, Any]]]:
         """One optimizer for the codec and one for the discriminators, each with its schedule."""
+        # NeMo writes the config of the optimizer that it makes into cfg.optim; the codec's is made last.
+        config = copy.deepcopy(self.cfg.optim)
         made = []
         if self.discriminator is not None:
             self._optimized = ('discriminator',)
-            made.append(self.setup_optimization(self.cfg.get('discriminator_optim') or self.cfg.optim))
+            made.append(self.setup_optimization(self.cfg.get('discriminator_optim') or copy.deepcopy(config)))
         self._optimized = _CODEC_MODULES
-        made.append(self.setup_optimization(self.cfg.optim))
-        made.reverse()
+        made.insert(0, self.setup_optimization(config))
         schedules = [schedule for _, schedule in made if schedule is not None]
         # Lightning forgets these under manual optimization.
         self._intervals = [schedule['interval'] for schedule in schedules]
@@ -127,7 +129,8 @@ class AdversarialTrainingMixin:
         output['val_loss'] = (total.cpu(), size)
         output['val_si_sdr'] = (self.losses.si_sdr(audio, decoded, audio_len).cpu(), size)
         if batch_index == 0 and self.global_rank == 0 and self.trainer.loggers:
-            length = int(batch['audio_lens'][0])
+            # No shorter than what a spectrogram needs.
+            length = max(1024, int(batch['audio_lens'][0]))
             log_decoded(
                 self.trainer.loggers, audio[0, :length], decoded[0, :length], self.sample_rate, step=self.global_step
             )

@@ -17,7 +17,7 @@ from nemo_audio_restore._nemo import SaveRestoreConnector, logging
 from nemo_audio_restore.checkpoints.errors import CheckpointError
 from nemo_audio_restore.codec.engine import decode_file, encode_file
 from nemo_audio_restore.codec.protocol import DecodeReport, EncodeReport, OnProgress
-from nemo_audio_restore.codec.streaming import DEFAULT_CHUNK_FRAMES
+from nemo_audio_restore.codec.streaming import DEFAULT_CHUNK_FRAMES, MINIMUM_FRAMES
 from nemo_audio_restore.models.adversarial_training import AdversarialTrainingMixin
 from nemo_audio_restore.models.base import BaseModel
 from nemo_audio_restore.models.blocks import ConfigError, build
@@ -197,7 +197,12 @@ class SpeechCodecModel(AdversarialTrainingMixin, AudioDataMixin, BaseModel):
 
         Returns:
             Tokens (B, K, N), int32 in [0, codebook_size), and the frames of each item (B,).
+
+        Raises:
+            ValueError: audio of another shape.
         """
+        if audio.ndim != 2:
+            raise ValueError(f'audio must be (B, T) mono samples; got the shape {tuple(audio.shape)}')
         if sample_rate is not None and sample_rate != self.sample_rate:
             audio, audio_len = resample_batch(
                 audio=audio, audio_len=audio_len, input_sample_rate=sample_rate, output_sample_rate=self.sample_rate
@@ -205,7 +210,7 @@ class SpeechCodecModel(AdversarialTrainingMixin, AudioDataMixin, BaseModel):
         encoded, encoded_len = self._encoded(*self._whole_frames(audio, audio_len))
         with torch.autocast(audio.device.type, enabled=False):
             tokens = self.vector_quantizer.encode(inputs=encoded.float(), input_len=encoded_len)
-        return tokens.transpose(0, 1), encoded_len
+        return tokens.transpose(0, 1)[..., : int(encoded_len.max())], encoded_len
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, tokens_len: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,10 +222,23 @@ class SpeechCodecModel(AdversarialTrainingMixin, AudioDataMixin, BaseModel):
 
         Returns:
             Audio (B, N * samples_per_frame) in [-1, 1], and the samples of each item (B,).
+
+        Raises:
+            ValueError: tokens of another shape, or outside the codebook.
         """
+        if tokens.ndim != 3 or tokens.shape[1] != self.num_codebooks:
+            raise ValueError(f'tokens must be (B, {self.num_codebooks}, N); got the shape {tuple(tokens.shape)}')
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.codebook_size:
+            raise ValueError(
+                f'tokens must be at least 0 and less than {self.codebook_size}; got {int(tokens.min())} to '
+                f'{int(tokens.max())}: they are of another codec'
+            )
+        num_frames = tokens.shape[2]
         with torch.autocast(tokens.device.type, enabled=False):
             dequantized = self.vector_quantizer.decode(indices=tokens.transpose(0, 1), input_len=tokens_len)
-        return self.audio_decoder(inputs=dequantized.to(self.dtype), input_len=tokens_len)
+        inputs = nn.functional.pad(dequantized.to(self.dtype), (0, max(0, MINIMUM_FRAMES - num_frames)))
+        audio, audio_len = self.audio_decoder(inputs=inputs, input_len=tokens_len)
+        return audio[:, : num_frames * self.samples_per_frame], audio_len
 
     def encode_file(
         self,
@@ -322,10 +340,11 @@ class SpeechCodecModel(AdversarialTrainingMixin, AudioDataMixin, BaseModel):
         )
 
     def _whole_frames(self, audio: Tensor, audio_len: Tensor) -> tuple[Tensor, Tensor]:
-        """Fills every item up to whole frames with silence."""
+        """Fills every item up to whole frames with silence, and the batch to what networks that reflect can take."""
         per_frame = self.samples_per_frame
         padded_len = torch.div(audio_len + per_frame - 1, per_frame, rounding_mode='floor') * per_frame
-        return nn.functional.pad(audio, (0, int(padded_len.max()) - audio.shape[1])), padded_len
+        samples = max(int(padded_len.max()), MINIMUM_FRAMES * per_frame)
+        return nn.functional.pad(audio, (0, samples - audio.shape[1])), padded_len
 
     def _encoded(self, audio: Tensor, audio_len: Tensor) -> tuple[Tensor, Tensor]:
         return self.audio_encoder(audio=audio, audio_len=audio_len)

@@ -12,13 +12,13 @@ class AudioDataMixin:
     sample_rate: int
 
     def setup_training_data(self, train_data_config: DictConfig) -> None:
-        """Builds the training loader; :meth:`train_dataloader` builds it anew when training goes on from a checkpoint.
+        """Builds the training loader; :meth:`train_dataloader` builds it anew where step or process have changed.
 
         Args:
             train_data_config: the ``train_ds`` block, see :func:`lhotse_loader`.
         """
         self._train_config = train_data_config
-        self._train_step = 0
+        self._train_place = 0, self.global_rank
         self._train_dl = self._loader(train_data_config, where='train_ds', step=0)
 
     def setup_validation_data(self, val_data_config: DictConfig) -> None:
@@ -30,11 +30,12 @@ class AudioDataMixin:
         self._validation_dl = self._loader(val_data_config, where='validation_ds', step=0)
 
     def train_dataloader(self) -> DataLoader | None:
-        """The training loader; after resuming it does not replay what the run has seen already."""
+        """The training loader; a resumed run replays nothing that it has seen, and forked processes share none."""
         step = self._trainer.global_step if self._trainer is not None else 0
-        if self._train_dl is not None and step != self._train_step:
+        place = step, self.global_rank
+        if self._train_dl is not None and place != self._train_place:
             self._train_dl = self._loader(self._train_config, where='train_ds', step=step)
-            self._train_step = step
+            self._train_place = place
         return self._train_dl
 
     def _loader(self, config: DictConfig, *, where: str, step: int) -> DataLoader:

@@ -292,6 +292,22 @@ def test_batch_mates_change_only_frames_that_see_the_end(codec, audio):
     assert torch.equal(alone[0, :, :inside], tokens[1, :, :inside]) and not tokens[1, :, 30:].any()
 
 
+def test_one_frame_is_enough(codec, audio):
+    tokens, tokens_len = codec.encode(audio[0][:, :10], torch.tensor([10, 7]))
+    assert tokens.shape == (2, 2, 1) and tokens_len.tolist() == [1, 1]
+    decoded, decoded_len = codec.decode(tokens, tokens_len)
+    assert decoded.shape == (2, 64) and decoded_len.tolist() == [64, 64]
+
+
+def test_tokens_of_another_codec_and_stereo_are_refused(codec, audio):
+    with pytest.raises(ValueError, match='less than 2016; got 0 to 2016'):
+        codec.decode(torch.tensor([[[0], [2016]]]), torch.tensor([1]))
+    with pytest.raises(ValueError, match=r'\(B, 2, N\)'):
+        codec.decode(torch.zeros(1, 3, 5, dtype=torch.int32), torch.tensor([5]))
+    with pytest.raises(ValueError, match='mono'):
+        codec.encode(audio[0][None], audio[1])
+
+
 def test_gradient_passes_the_rounding(codec, audio, tiny):
     model = SpeechCodecModel(OmegaConf.create(tiny.networks))
     model.load_state_dict(codec.state_dict())

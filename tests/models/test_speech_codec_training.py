@@ -41,7 +41,7 @@ def config(cuts_path, tiny):
     return OmegaConf.create(
         {
             **tiny.networks,
-            'discriminator': tiny.discriminator,
+            'discriminator': {**tiny.discriminator, 'discriminators': tiny.discriminator['discriminators'][:2]},
             'loss': tiny.loss,
             'train_ds': {**data, 'shuffle': True},
             'validation_ds': {**data, 'shuffle': False, 'truncate_duration': 0.5, 'truncate_offset_type': 'middle'},
@@ -139,10 +139,10 @@ def test_weights_of_zero_train_without_discriminators(config):
 
 
 def test_training_lowers_the_distances(config):
-    config.training = {'gradient_clip': 1.0}
-    _, _, recorder = fit(config, max_steps=60)
+    config.training = {'gradient_clip': 1.0, 'discriminator_start_step': 15}
+    _, _, recorder = fit(config, max_steps=30)
     mel = [step['train_mel'] for step in recorder.steps]
-    assert np.mean(mel[-10:]) < 0.75 * np.mean(mel[:5])
+    assert np.mean(mel[-5:]) < 0.8 * np.mean(mel[:5])
 
 
 def test_discriminators_may_have_an_optimizer_of_their_own(config):
@@ -168,7 +168,8 @@ def test_schedule_of_epochs_waits_for_their_end(config):
     assert [step['learning_rate'] for step in recorder.steps] == pytest.approx([2e-3] * 3 + [1e-3] * 2)
 
 
-def test_checkpoint_keeps_everything_but_the_speech_model_and_resumes_there(config, tmp_path):
+def test_checkpoint_keeps_everything_but_the_speech_model_and_resumes_there(config, tiny, tmp_path):
+    config.discriminator = tiny.discriminator
     config.training = {'discriminator_update_period': 1}
     first, trainer, _ = fit(config, tmp_path, max_steps=2, ema=True)
     averages = [[average.clone() for average in optimizer.ema_params] for optimizer in trainer.optimizers]
@@ -194,6 +195,7 @@ def test_file_at_the_end_of_training_holds_averaged_inference_weights_only(confi
     restored = SpeechCodecModel.restore_from(path)
     assert not any(name.startswith(('discriminator', 'losses')) for name in restored.state_dict())
     assert torch.equal(next(restored.audio_encoder.parameters()), trainer.optimizers[0].ema_params[0])
+    assert str(config.train_ds.cuts_path) not in OmegaConf.to_yaml(restored.cfg)
     loaded = SpeechCodecModel.load_from_checkpoint(next(tmp_path.rglob('*-last-EMA.ckpt')))
     for name, tensor in restored.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
@@ -231,8 +233,8 @@ def test_bfloat16_stays_near_single_precision_and_half_precision_is_refused(conf
     losses = [[step['train_loss'] for step in recorder.steps] for recorder in (exact, rounded)]
     assert losses[0] != losses[1]
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.1)
-    with pytest.raises((ConfigError, ValueError), match='16'):
-        fit(config, max_steps=1, precision='16-mixed')
+    with pytest.raises(ConfigError, match='bf16-mixed'):
+        fit(config, max_steps=1, precision='16-true')
 
 
 def test_batch_whose_gradient_is_not_finite_is_left_out(config, monkeypatch):
