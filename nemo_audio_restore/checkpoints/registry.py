@@ -67,6 +67,16 @@ _MODELS = (
         ),
     ),
     ModelEntry(
+        name='speech_codec_22k_small',
+        model_class='SpeechCodecModel',
+        task='speech codec',
+        description='Small speech codec for one CPU core: 1.89 kbit/s, trained on recordings of learning games.',
+        location='package://speech_codec_22k_small.nemo',
+        licence='apache-2.0',
+        sample_rate=22050,
+        size_mb=11,
+    ),
+    ModelEntry(
         name='speech_codec_22k',
         model_class='SpeechCodecModel',
         task='speech codec',
