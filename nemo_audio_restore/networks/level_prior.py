@@ -38,13 +38,18 @@ class LevelPrior(nn.Module):
         Returns:
             (B, 1, F, N); the average spectrum alone if nothing is known.
         """
-        profile = self.log_profile.exp()[:, None]
-        known = 1 - mask.to(magnitude.dtype)
+        # In half precision the weights of distant bins would vanish.
+        with torch.autocast(magnitude.device.type, enabled=False):
+            return self._estimate(magnitude.float(), mask.float()).to(magnitude.dtype)
+
+    def _estimate(self, magnitude: Tensor, mask: Tensor) -> Tensor:
+        profile = self.log_profile.float().exp()[:, None]
+        known = 1 - mask
         relative = magnitude / profile
         frame_weights = _falloff(magnitude.shape[-1], self.reach_frames).to(magnitude)
         along_time, certain = _average(relative * known, known, lambda x: x @ frame_weights)
         relative = torch.where(known > 0, relative, along_time)
-        along_frequency, _ = _average(relative * certain, certain, lambda x: self.row_weights @ x)
+        along_frequency, _ = _average(relative * certain, certain, lambda x: self.row_weights.float() @ x)
         return profile * torch.where(certain > 0, relative, along_frequency)
 
 

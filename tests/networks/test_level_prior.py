@@ -80,3 +80,14 @@ def test_reach_sets_how_local_the_level_is():
     assert far > 2.5
     with pytest.raises(ValueError, match='must be positive'):
         LevelPrior(num_bins=16, reach_frames=0)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_does_not_touch_the_prior(dtype):
+    prior = LevelPrior(num_bins=512, reach_bins=10.0)
+    magnitude = torch.rand(1, 1, 512, 8, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(512) >= 40).float()[None, None, :, None].expand(1, 1, 512, 8)
+    with torch.no_grad():
+        exact = prior(magnitude, mask)
+        with torch.autocast('cpu', dtype):
+            assert torch.equal(prior(magnitude, mask), exact)
