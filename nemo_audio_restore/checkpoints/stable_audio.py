@@ -4,7 +4,6 @@ Accepted are ``.safetensors`` and ``.ckpt`` files of whole models or of autoenco
 the published training program writes (their averaged weights are taken). Text encoders are not in these files.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 
 from nemo_audio_restore.checkpoints.errors import CheckpointError
 from nemo_audio_restore.checkpoints.stable_audio_autoencoder import autoencoder_arguments, load_autoencoder
-from nemo_audio_restore.checkpoints.stable_audio_config import expect, expect_value, options
+from nemo_audio_restore.checkpoints.stable_audio_config import expect, expect_value, options, read_config
+from nemo_audio_restore.checkpoints.stable_audio_diffusers import read_diffusers_folder
 from nemo_audio_restore.checkpoints.stable_audio_networks import load_network, process_of
 from nemo_audio_restore.checkpoints.tensor_files import fill, read_tensors
 from nemo_audio_restore.checkpoints.text_encoders import load_clap_text_conditioner, load_text_conditioner
@@ -64,7 +64,8 @@ def load_stable_audio(
         weights: ``.safetensors`` or ``.ckpt`` of the whole model.
         text_encoder: for T5 a folder or hub name, for CLAP the file in LAION's layout; None to work without
             texts, with features given by the caller.
-        text_tokenizer: for CLAP: folder or hub name of RoBERTa's tokenizer, ``roberta-base`` unless given.
+        text_tokenizer: folder or hub name of the tokenizer; unless given, T5's is beside its encoder, and CLAP's is
+            ``roberta-base``.
 
     Returns:
         The model in evaluation mode.
@@ -76,10 +77,45 @@ def load_stable_audio(
     """
     config = read_config(model_config)
     expect_value(config.get('model_type'), _DIFFUSION_MODEL, 'model_type of a model that generates')
+    tensors = released_tensors(read_tensors(weights))
+    return _assemble(config, tensors, str(weights), text_encoder=text_encoder, text_tokenizer=text_tokenizer)
+
+
+def load_stable_audio_folder(folder: str | Path) -> StableAudio:
+    """Loads a folder in the layout of the diffusers library, with its text encoder if that is there.
+
+    Args:
+        folder: with ``transformer``, ``vae`` and ``projection_model``, perhaps ``text_encoder`` and ``tokenizer``.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        CheckpointError: as :func:`load_stable_audio`.
+        FileNotFoundError: a part of the folder is missing.
+    """
+    config, tensors = read_diffusers_folder(folder)
+    encoder, tokenizer = Path(folder) / 'text_encoder', Path(folder) / 'tokenizer'
+    complete = encoder.is_dir() and tokenizer.is_dir()
+    return _assemble(
+        config,
+        tensors,
+        str(folder),
+        text_encoder=encoder if complete else None,
+        text_tokenizer=tokenizer if complete else None,
+    )
+
+
+def _assemble(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    source: str,
+    *,
+    text_encoder: str | Path | None,
+    text_tokenizer: str | Path | None,
+) -> StableAudio:
     model = _section(config, 'model')
     diffusion, pretransform = _section(model, 'diffusion'), _section(model, 'pretransform')
-    tensors = released_tensors(read_tensors(weights))
-    source = str(weights)
     known = (_NETWORK, _AUTOENCODER, _CONDITIONERS)
     stray = [name for name in tensors if not name.startswith(known)]
     if stray:
@@ -127,33 +163,6 @@ def load_stable_audio_autoencoder(
         latent_scale=1.0,
         source=str(weights),
     )
-
-
-def read_config(model_config: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The content of a configuration.
-
-    Args:
-        model_config: path of a JSON file, or the content itself.
-
-    Returns:
-        The content.
-
-    Raises:
-        CheckpointError: the file is no JSON object.
-        FileNotFoundError: there is no such file.
-    """
-    if isinstance(model_config, Mapping):
-        return model_config
-    path = Path(model_config)
-    if not path.is_file():
-        raise FileNotFoundError(f'no configuration at {path}')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise CheckpointError(f'{path} is no JSON file: {error}') from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f'{path} is no configuration: it holds a {type(content).__name__}')
-    return content
 
 
 def released_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -252,7 +261,9 @@ def _text_conditioner(
     dim: int | None,
 ) -> TextConditioner:
     if kind == 't5':
-        return load_text_conditioner(text_encoder, max_length=config.get('max_length', 128), dim=dim)
+        return load_text_conditioner(
+            text_encoder, tokenizer=text_tokenizer, max_length=config.get('max_length', 128), dim=dim
+        )
     expect_value(config.get('use_text_features'), True, 'use_text_features of the CLAP conditioner')
     expect_value(config.get('feature_layer_ix', -1), -2, 'feature_layer_ix of the CLAP conditioner')
     expect_value(dim, None, 'the projection of the CLAP conditioner')

@@ -1,6 +1,8 @@
 """Reads sections of a Stable Audio ``model_config.json``; an option that nobody here understands is an error."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nemo_audio_restore.checkpoints.errors import CheckpointError
@@ -62,3 +64,30 @@ def expect_value(found: object, wanted: object, what: str) -> None:
     """
     if found != wanted:
         raise CheckpointError(f'{what} must be {wanted}; the configuration says {found}')
+
+
+def read_config(model_config: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The content of a configuration.
+
+    Args:
+        model_config: path of a JSON file, or the content itself.
+
+    Returns:
+        The content.
+
+    Raises:
+        CheckpointError: the file is no JSON object.
+        FileNotFoundError: there is no such file.
+    """
+    if isinstance(model_config, Mapping):
+        return model_config
+    path = Path(model_config)
+    if not path.is_file():
+        raise FileNotFoundError(f'no configuration at {path}')
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise CheckpointError(f'{path} is no JSON file: {error}') from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f'{path} is no configuration: it holds a {type(content).__name__}')
+    return content

@@ -17,11 +17,14 @@ _CLAP_HEAD = 64
 _CLAP_TOKENS = 77
 
 
-def load_text_conditioner(source: str | Path, *, max_length: int = 128, dim: int | None = None) -> TextConditioner:
+def load_text_conditioner(
+    source: str | Path, *, tokenizer: str | Path | None = None, max_length: int = 128, dim: int | None = None
+) -> TextConditioner:
     """A conditioner of the features that a text encoder gives for every token: T5, or a sentence encoder.
 
     Args:
         source: folder with ``config.json``, safetensors and a tokenizer, or a name on the Hugging Face Hub.
+        tokenizer: folder or hub name of the tokenizer, if it is elsewhere.
         max_length: tokens of a text.
         dim: see :class:`TextConditioner`.
 
@@ -37,13 +40,13 @@ def load_text_conditioner(source: str | Path, *, max_length: int = 128, dim: int
         config = AutoConfig.from_pretrained(source)
         model_class = T5EncoderModel if config.model_type == 't5' else AutoModel
         encoder = model_class.from_pretrained(source, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        words = AutoTokenizer.from_pretrained(tokenizer or source)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f'no text encoder can be loaded from {source}: {str(error).splitlines()[0]} '
             'Give a folder with config.json, model.safetensors and the tokenizer, or the name of one on the hub.'
         ) from error
-    return TextConditioner(encoder=encoder.float(), tokenizer=tokenizer, max_length=max_length, dim=dim)
+    return TextConditioner(encoder=encoder.float(), tokenizer=words, max_length=max_length, dim=dim)
 
 
 def load_clap_text_conditioner(

@@ -1,6 +1,8 @@
 """Loading models of the Stable Audio family: complete, wrong and foreign files."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,20 +12,22 @@ from nemo_audio_restore.checkpoints.errors import CheckpointError
 from nemo_audio_restore.checkpoints.stable_audio import (
     load_stable_audio,
     load_stable_audio_autoencoder,
-    read_config,
+    load_stable_audio_folder,
 )
 from nemo_audio_restore.checkpoints.stable_audio_autoencoder import (
     autoencoder_arguments,
     autoencoder_file_name,
     build_autoencoder,
 )
+from nemo_audio_restore.checkpoints.stable_audio_config import read_config
 from nemo_audio_restore.checkpoints.stable_audio_networks import network_arguments, network_class
 from nemo_audio_restore.checkpoints.text_encoders import load_clap_text
 from nemo_audio_restore.networks.conditioners import NumberConditioner
 from nemo_audio_restore.networks.latent_transformer import LatentTransformer
 from nemo_audio_restore.networks.latent_unet import LatentUNet
-from nemo_audio_restore.processes.diffusion import RectifiedFlow
+from nemo_audio_restore.processes.diffusion import RectifiedFlow, VDiffusion
 
+FIXTURES = Path(__file__).resolve().parent.parent / 'fixtures' / 'stable_audio'
 AUTOENCODER = {
     'encoder': {
         'type': 'oobleck',
@@ -268,3 +272,108 @@ def test_u_net_of_a_configuration_without_a_size_is_refused():
     assert network_class(section) is LatentUNet
     with pytest.raises(CheckpointError, match='lacks channels, multipliers'):
         network_arguments(section)
+
+
+def word_tokenizer(folder):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({'<pad>': 0, '<unk>': 1, 'soft': 2, 'rain': 3}, unk_token='<unk>'))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token='<pad>', unk_token='<unk>').save_pretrained(folder)
+
+
+def tiny_t5(folder):
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=8, d_model=32, d_ff=16, d_kv=8, num_layers=1, num_heads=2, dropout_rate=0.0)
+    T5EncoderModel(config).save_pretrained(folder)
+
+
+def test_text_encoder_from_a_folder_makes_prompts_of_words(weights, tmp_path):
+    tiny_t5(tmp_path / 't5')
+    with pytest.raises(FileNotFoundError, match='no text encoder can be loaded'):
+        load_stable_audio(CONFIG, weights, text_encoder=tmp_path / 'nothing')
+    word_tokenizer(tmp_path / 't5')
+    model = load_stable_audio(CONFIG, weights, text_encoder=tmp_path / 't5')
+    condition = model.conditions({'prompt': ['soft rain', 'rain'], 'seconds_total': [3.0, 4.0]})
+    assert condition.tokens.shape == (2, 7 + 1, 32)
+    assert condition.tokens_mask.tolist() == [[1, 1, 0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0, 0, 1]]
+    assert condition.tokens[1, 1:7].abs().sum() == 0
+
+
+FOLDER_CONFIGS = {
+    'transformer': {
+        '_class_name': 'StableAudioDiTModel',
+        'attention_head_dim': 64,
+        'cross_attention_dim': 64,
+        'cross_attention_input_dim': 64,
+        'global_states_input_dim': 48,
+        'in_channels': 8,
+        'num_attention_heads': 2,
+        'num_key_value_attention_heads': 1,
+        'num_layers': 1,
+        'out_channels': 8,
+        'sample_size': 16,
+    },
+    'vae': {
+        '_class_name': 'AutoencoderOobleck',
+        'audio_channels': 2,
+        'channel_multiples': [1, 2],
+        'decoder_channels': 4,
+        'decoder_input_channels': 3,
+        'downsampling_ratios': [2, 4],
+        'encoder_hidden_size': 6,
+        'sampling_rate': 44100,
+    },
+    'projection_model': {
+        '_class_name': 'StableAudioProjectionModel',
+        'conditioning_dim': 64,
+        'max_value': 512,
+        'min_value': 0,
+        'text_encoder_dim': 64,
+    },
+}
+
+
+def diffusers_folder(folder):
+    """A folder with the names and shapes that the diffusers library writes, and random values."""
+    shapes = json.loads((FIXTURES / 'diffusers_shapes.json').read_text())
+    generator = torch.Generator().manual_seed(0)
+    written = {}
+    for part, config in FOLDER_CONFIGS.items():
+        (folder / part).mkdir(parents=True)
+        (folder / part / 'config.json').write_text(json.dumps(config))
+        written[part] = {name: torch.randn(shape, generator=generator) for name, shape in shapes[part].items()}
+        save_file(written[part], folder / part / 'diffusion_pytorch_model.safetensors')
+    return written
+
+
+def test_folder_of_the_diffusers_library_loads(tmp_path):
+    written = diffusers_folder(tmp_path)
+    model = load_stable_audio_folder(tmp_path)
+    assert (model.sample_rate, model.window_samples, model.autoencoder.ratio) == (44100, 128, 8)
+    assert isinstance(model.process, VDiffusion)
+    layer, stored = model.network.transformer.layers[0], written['transformer']
+    block = 'transformer_blocks.0'
+    joined = torch.cat([stored[f'{block}.attn1.to_{part}.weight'] for part in 'qkv'])
+    assert torch.equal(layer.self_attn.to_qkv.weight, joined)
+    joined = torch.cat([stored[f'{block}.attn2.to_{part}.weight'] for part in 'kv'])
+    assert torch.equal(layer.cross_attn.to_kv.weight, joined)
+    assert torch.equal(layer.cross_attend_norm.beta, stored[f'{block}.norm2.bias'])
+    rotation = LatentTransformer(dim=64, depth=1, num_heads=1, token_dim=None).transformer.rotary_pos_emb.inv_freq
+    assert torch.equal(model.network.transformer.rotary_pos_emb.inv_freq, rotation)
+    unit = model.autoencoder.decoder.layers[1].layers[3].layers[2]
+    assert torch.equal(unit.beta, written['vae']['decoder.block.0.res_unit2.snake2.beta'].flatten())
+    total = model.conditions.conditioners['seconds_total'].embedder.embedding[1].bias
+    assert torch.equal(total, written['projection_model']['end_number_conditioner.time_positional_embedding.1.bias'])
+
+
+def test_incomplete_and_foreign_folders_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match='lacks transformer'):
+        load_stable_audio_folder(tmp_path / 'empty')
+    diffusers_folder(tmp_path / 'other')
+    config = {**FOLDER_CONFIGS['vae'], '_class_name': 'AutoencoderKL'}
+    (tmp_path / 'other' / 'vae' / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match='_class_name must be AutoencoderOobleck'):
+        load_stable_audio_folder(tmp_path / 'other')
