@@ -19,7 +19,7 @@ DEFAULT_MODEL = 'a2sb_44k_small'
 BITS = ('16', '24', 'float')
 CLIP_POLICIES = ('none', 'clamp', 'rescale')
 PRECISIONS = ('fp32', 'bf16', 'fp16')
-STEREO_MODES = ('shared', 'mid-side', 'independent')
+STEREO_MODES = ('auto', 'shared', 'mid-side', 'independent')
 
 
 @dataclass(frozen=True)

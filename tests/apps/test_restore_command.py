@@ -9,6 +9,7 @@ import torch
 from fake_restorer import level_db, noise_audio
 from typer.testing import CliRunner
 
+from nemo_audio_restore.apps import commands_restore
 from nemo_audio_restore.apps.cli import app
 
 RUNNER = CliRunner()
@@ -234,3 +235,9 @@ def test_a_label_track_is_refused_for_several_files(tmp_path, fake_model):
     (tmp_path / 'labels.txt').write_text('0.1\t0.2\n')
     result = run(tmp_path / 'in', '-o', tmp_path / 'out', '--gaps', tmp_path / 'labels.txt')
     assert result.exit_code == 2 and 'belongs to one recording' in result.stderr
+
+
+def test_the_command_knows_the_stereo_modes_of_the_engine():
+    from nemo_audio_restore.restoration import stereo
+
+    assert commands_restore.STEREO_MODES == stereo.STEREO_MODES
