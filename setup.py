@@ -35,6 +35,8 @@ REQUIRED = [
     'soundfile>=0.12.1',
     'soxr>=0.3.2',
     'safetensors>=0.4',
+    'tokenizers>=0.19',
+    'transformers>=4.48',
     'huggingface_hub>=0.24',
     'matplotlib>=3.7',
     'rich>=13.0',
@@ -45,7 +47,8 @@ REQUIRED = [
     'pyyaml>=6.0',
     *NEMO,
 ]
-# `generate` is for diffusers' pipelines; `language`, `demo` and `bulk` name what further models build on: 0.1 imports none of it.
+# `generate` is for diffusers' pipelines. `language`, `demo` and `bulk` name what further models build on; 0.1 imports
+# none of it.
 EXTRAS = {
     'metrics': ["zimtohrli>=0.2.1; platform_machine in 'x86_64 AMD64'", 'visqol-python>=3.8'],
     # Codec evaluation; pesq needs a C compiler. `whisper` holds 150 MB of weights, for character error rates and as

@@ -202,7 +202,7 @@ def test_stereo_and_resume_reach_the_engine(tmp_path, fake_model, monkeypatch):
     assert (asked[0]['stereo'], asked[0]['resume']) == ('mid-side', False)
     assert json.loads(result.stdout)['files'][0]['stereo'] == 'mid-side'
     wrong = run(source, '-o', tmp_path / 'b.wav', '--cutoff', 6000, '--stereo', 'wide')
-    assert wrong.exit_code == 2 and 'choose from shared, mid-side, independent' in wrong.stderr
+    assert wrong.exit_code == 2 and 'choose from auto, shared, mid-side, independent' in wrong.stderr
 
 
 def test_a_full_band_file_is_left_alone_with_a_message(tmp_path, fake_model):
