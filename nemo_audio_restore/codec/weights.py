@@ -33,11 +33,12 @@ def weights_hash(codec: Codec) -> str:
 
 @contextlib.contextmanager
 def folded_weights(codec: Codec) -> Iterator[None]:
-    """For the time of a block, every kernel under weight normalisation is computed only once; same bits.
+    """For the time of a block, kernels under weight normalisation are not computed again and again; same bits.
 
     ``torch.nn.utils.parametrize.cached`` would do that to all models of the process, also to one that another thread
     is training; removing the normalisation would change the names of the weights. So each parametrisation remembers
-    its result here, for this codec alone, from its first use to the end of the block. No gradients inside.
+    its result here, for this codec alone, from its second use to the end of the block. What is used only once, as by
+    audio of one chunk, is not kept: holding all kernels twice costs memory and time. No gradients inside.
 
     Args:
         codec: its weights must not change inside the block.
@@ -59,13 +60,15 @@ def folded_weights(codec: Codec) -> Iterator[None]:
 
 
 def _remembered(parametrization: ParametrizationList) -> Callable[[], Tensor]:
-    result: list[Tensor] = []
+    result: list[Tensor | None] = []
 
     def forward() -> Tensor:
-        if not result:
-            with torch.no_grad():
-                result.append(type(parametrization).forward(parametrization))
-        return result[0]
+        if result and result[0] is not None:
+            return result[0]
+        with torch.no_grad():
+            kernel = type(parametrization).forward(parametrization)
+        result[:] = [kernel if result else None]
+        return kernel
 
     return forward
 
