@@ -111,7 +111,7 @@ def test_the_tile_batch_does_not_change_the_result(stereo):
 
 
 def test_modes_that_do_not_fit_are_refused():
-    with pytest.raises(RestorationError, match='choose from shared'):
+    with pytest.raises(RestorationError, match='choose from auto, shared'):
         restored(noise_audio(0.3), stereo='wide')
     with pytest.raises(RestorationError, match='two channels'):
         restored(noise_audio(0.3, channels=3), stereo='mid-side')
