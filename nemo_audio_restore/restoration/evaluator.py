@@ -92,7 +92,7 @@ class Evaluator:
         """One call of the network; None when the memory does not suffice."""
         try:
             return self._call(x_t, t, condition)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Outside the except block: the traceback would keep the activations alive.

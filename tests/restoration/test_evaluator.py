@@ -62,6 +62,7 @@ ERRORS = [
     RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)'),
     RuntimeError('MPS backend out of memory (MPS allocated: 18 GB)'),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    MemoryError('Unable to allocate 2.0 GiB for an array'),
 ]
 
 
