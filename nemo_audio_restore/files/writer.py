@@ -4,9 +4,11 @@ import contextlib
 import os
 import secrets
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -136,6 +138,7 @@ class AudioWriter:
         """Looks at the end of the file: libsndfile says nothing when the disk is full at the moment of closing."""
         with self._errors():
             with self._part.open('r+b') as file:
+                _forget_time(file)
                 os.fsync(file.fileno())
             with soundfile.SoundFile(str(self._part)) as file:
                 file.seek(max(self._samples - 1, 0))
@@ -249,6 +252,21 @@ def write_audio(
     ) as writer:  # fmt: skip
         for start in range(0, num_samples, BLOCK_SAMPLES):
             writer.write(np.asarray(audio[:, start : start + BLOCK_SAMPLES], np.float32))
+
+
+def _forget_time(file: BinaryIO) -> None:
+    """Sets the time of writing to zero that libsndfile puts into a float WAV: equal samples make equal files."""
+    header = file.read(12)
+    if header[:4] != b'RIFF':
+        return
+    while len(chunk := file.read(8)) == 8:
+        name, size = struct.unpack('<4sI', chunk)
+        if name == b'PEAK':
+            file.seek(4, os.SEEK_CUR)  # the version
+            file.write(bytes(4))
+        if name in (b'PEAK', b'data'):
+            return
+        file.seek(size + size % 2, os.SEEK_CUR)
 
 
 def _encoded(block: np.ndarray, bits: str, *, clamp: bool) -> np.ndarray:

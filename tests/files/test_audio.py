@@ -36,6 +36,16 @@ def test_defaults_are_float_in_wav_and_24_bits_in_flac(tmp_path):
         assert probe(tmp_path / name).encoding == encoding
 
 
+@pytest.mark.parametrize('options', [{}, {'clip': 'rescale'}])
+def test_a_float_wav_keeps_its_peak_but_not_the_time_of_writing(tmp_path, options):
+    audio = _audio()
+    write_audio(tmp_path / 'a.wav', audio, 44100, **options)
+    content = (tmp_path / 'a.wav').read_bytes()
+    version, written_at, peak = struct.unpack_from('<IIf', content, content.index(b'PEAK') + 8)
+    assert (version, written_at) == (1, 0)
+    assert peak == np.abs(audio[0]).max()
+
+
 @pytest.mark.parametrize('suffix', ['wav', 'flac', 'ogg', 'mp3'])
 def test_blocks_together_are_the_whole_file(tmp_path, suffix):
     path = tmp_path / f'a.{suffix}'

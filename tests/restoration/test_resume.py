@@ -250,4 +250,5 @@ def test_after_kill_9_the_same_command_goes_on(tmp_path, source):
     expected, _ = restored(FakeRestorer(), source, tmp_path / 'whole.wav')
     actual, _ = soundfile.read(tmp_path / 'out.wav', dtype='float32')
     assert np.array_equal(actual, expected)
+    assert (tmp_path / 'out.wav').read_bytes() == (tmp_path / 'whole.wav').read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ['in.wav', 'out.wav', 'whole.wav']
