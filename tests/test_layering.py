@@ -27,7 +27,8 @@ ALLOWED = {
     'checkpoints': {'signal', 'processes', 'networks'},
     'distillation': {'signal'},
     'codec': {'files'},
-    'reporting': {'signal', 'files', 'evaluation', 'restoration', 'checkpoints'},
+    'generation': {'signal', 'processes', 'files', 'evaluation'},
+    'reporting': {'signal', 'files', 'evaluation', 'restoration', 'generation', 'checkpoints'},
     '_nemo': set(),
 }
 WIRING = {
@@ -41,6 +42,7 @@ WIRING = {
     'restoration',
     'distillation',
     'codec',
+    'generation',
     'checkpoints',
 }
 ALLOWED['models'] = WIRING | {'_nemo'}
