@@ -12,7 +12,7 @@ import torch
 from fake_restorer import FakeRestorer, level_db, noise_audio
 from test_wavefront import whole
 
-from nemo_audio_restore.restoration import RestorationError, SamplerSettings, restore_array
+from nemo_audio_restore.restoration import RestorationError, SamplerSettings, engine, mix, restore_array
 from nemo_audio_restore.restoration.blend import GapGate, filtered, high_pass_taps
 from nemo_audio_restore.restoration.engine import CROSSFADE_S
 from nemo_audio_restore.restoration.noise import FILL_DRAW, FrameNoise
@@ -236,3 +236,17 @@ def test_band_gain_raises_the_generated_band_and_no_gap():
     plain, raised = restored(0.0), restored(6.0)
     assert level_above(raised[:9000]) / level_above(plain[:9000]) == pytest.approx(2.0, rel=0.05)
     assert np.allclose(raised[11300:12100], plain[11300:12100], atol=1e-4)
+
+
+@pytest.mark.parametrize('rate', [44100, 48000])
+def test_the_same_seed_gives_the_same_samples_for_any_block_size(monkeypatch, rate):
+    audio = noise_audio(0.6, rate=rate, channels=2)
+
+    def restored(block_samples: int) -> np.ndarray:
+        for module in (engine, mix):
+            monkeypatch.setattr(module, 'BLOCK_SAMPLES', block_samples)
+        return restore_array(FakeRestorer(), audio, rate, cutoff_hz=6000.0, gaps=[(0.3, 0.33)], settings=SETTINGS)
+
+    expected = restored(1 << 16)
+    for block_samples in (777, 5000):
+        np.testing.assert_array_equal(restored(block_samples), expected)
