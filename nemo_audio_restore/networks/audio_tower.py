@@ -37,14 +37,14 @@ class LogMel(nn.Module):
         self.register_buffer('filters', torch.from_numpy(np.ascontiguousarray(filters.T)).float(), persistent=False)
         self.register_buffer('window', torch.hann_window(n_fft), persistent=False)
 
-    def forward(self, audio: Tensor) -> Tensor:
-        """The spectrogram.
+    def decibels(self, audio: Tensor) -> Tensor:
+        """Levels of the bands, to be computed once for a whole recording, cut, and given to :meth:`relative`.
 
         Args:
             audio: (B, T) samples, T a multiple of the hop.
 
         Returns:
-            (B, F, N) float32 with N = T / hop, between -1 (80 dB or more below the loudest cell, or silence) and 1.
+            (B, F, N) float32 with N = T / hop, at least -140 dB.
         """
         with torch.autocast(audio.device.type, enabled=False):
             spectrum = torch.stft(
@@ -57,10 +57,18 @@ class LogMel(nn.Module):
                 return_complex=True,
             )[..., :-1]
             power = self.filters @ (spectrum.real.square() + spectrum.imag.square())
-            decibels = 10 * torch.log10(power.clamp_min(1e-10))
-            # Digital silence has no loudest cell: it is empty, not full.
-            loudest = decibels.amax(dim=(1, 2), keepdim=True).clamp_min(-60.0)
-            return (1 + (decibels - loudest) / (_FLOOR_DB / 2)).clamp(-1, 1)
+            return 10 * torch.log10(power.clamp_min(1e-14))
+
+    @staticmethod
+    def relative(decibels: Tensor) -> Tensor:
+        """Levels (B, F, N) against the loudest cell: from -1 for 80 dB below it, or for silence, to 1."""
+        # Digital silence has no loudest cell: it is empty, not full.
+        loudest = decibels.amax(dim=(1, 2), keepdim=True).clamp_min(-60.0)
+        return (1 + (decibels - loudest) / (_FLOOR_DB / 2)).clamp(-1, 1)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Relative levels (B, F, N) of audio (B, T); see :meth:`decibels` and :meth:`relative`."""
+        return self.relative(self.decibels(audio))
 
 
 class ConvolutionalAudioTower(nn.Module):
