@@ -107,6 +107,7 @@ class LatentTransformer(nn.Module):
         concatenated_channels: C' of the condition's channels beside the latents.
         normed_heads: normalise queries and keys head by head.
         memory_tokens: learned tokens in front of all others.
+        patch_size: neighbouring latents that share a position: half the positions for 2, and about half the cost.
     """
 
     def __init__(
@@ -124,8 +125,11 @@ class LatentTransformer(nn.Module):
         concatenated_channels: int = 0,
         normed_heads: bool = False,
         memory_tokens: int = 0,
+        patch_size: int = 1,
     ):
         super().__init__()
+        if patch_size < 1:
+            raise ValueError(f'patch_size must be at least 1; got {patch_size}')
         if summary_use not in ('prepend', 'modulate'):
             raise ValueError(f"summary_use must be 'prepend' or 'modulate'; got {summary_use!r}")
         if dim % num_heads or dim // num_heads < _LEAST_ROTARY:
@@ -136,6 +140,7 @@ class LatentTransformer(nn.Module):
         self.latent_channels = latent_channels
         self.concatenated_channels = concatenated_channels
         self.summary_use = summary_use
+        self.patch_size = patch_size
         self.timestep_features = TimeFeatures(_TIME_FEATURES)
         self.to_timestep_embed = nn.Sequential(nn.Linear(_TIME_FEATURES, dim), nn.SiLU(), nn.Linear(dim, dim))
         context_dim = dim if project_tokens and token_dim is not None else token_dim
@@ -149,8 +154,8 @@ class LatentTransformer(nn.Module):
         nn.init.zeros_(self.preprocess_conv.weight)
         nn.init.zeros_(self.postprocess_conv.weight)
         self.transformer = Trunk(
-            in_channels=channels,
-            out_channels=latent_channels,
+            in_channels=channels * patch_size,
+            out_channels=latent_channels * patch_size,
             dim=dim,
             depth=depth,
             num_heads=num_heads,
@@ -162,8 +167,8 @@ class LatentTransformer(nn.Module):
 
     @property
     def latents_multiple(self) -> int:
-        """The number L of latents must be a multiple of this: any number will do."""
-        return 1
+        """The number L of latents must be a multiple of this."""
+        return self.patch_size
 
     def null_condition(self, condition: LatentCondition, negative: LatentCondition | None = None) -> LatentCondition:
         """What guidance leads away from.
@@ -187,7 +192,7 @@ class LatentTransformer(nn.Module):
         """The prediction that the network was trained for.
 
         Args:
-            x_t: (B, D, L) noisy latents.
+            x_t: (B, D, L) noisy latents, L a multiple of ``latents_multiple``.
             t: (B,) in [0, 1].
             condition: see :class:`LatentCondition`.
 
@@ -209,13 +214,18 @@ class LatentTransformer(nn.Module):
             x = torch.cat([x, beside], dim=1)
         x = self.preprocess_conv(x) + x
         tokens = torch.cat(prepended, dim=1) if prepended else None
-        x = self.transformer(x.transpose(1, 2), tokens, context, summary).transpose(1, 2)
+        # The latents of a position one after the other in every channel, as the published program orders them.
+        positions = x.unflatten(2, (-1, self.patch_size)).transpose(1, 2).flatten(2)
+        positions = self.transformer(positions, tokens, context, summary)
+        x = positions.unflatten(2, (-1, self.patch_size)).transpose(1, 2).flatten(2)
         return self.postprocess_conv(x) + x
 
     def _check(self, x_t: Tensor, condition: LatentCondition) -> None:
         """Says what does not fit, in the terms of the condition."""
         if x_t.ndim != 3 or x_t.shape[1] != self.latent_channels:
             raise ValueError(f'x_t must be (B, {self.latent_channels}, L); got {tuple(x_t.shape)}')
+        if x_t.shape[2] % self.patch_size:
+            raise ValueError(f'the number of latents must be a multiple of {self.patch_size}; got {x_t.shape[2]}')
         if self.to_global_embed is not None and condition.summary is None:
             raise ValueError('this network needs the summary of the condition')
         if self.concatenated_channels and condition.concatenated is None:

@@ -245,3 +245,26 @@ def test_what_does_not_fit_is_said_in_the_terms_of_the_condition():
         LatentTransformer(**{**SIZES, 'num_heads': 4})
     with pytest.raises(ValueError, match='split into heads of 32'):
         LatentTransformer(**{**SIZES, 'token_dim': 24})
+
+
+def test_patches_are_positions_with_the_channels_of_several_latents():
+    network = small(patch_size=2)
+    x_t, t, condition = inputs()
+    mixed = network.preprocess_conv(x_t) + x_t
+    folded = small(latent_channels=8)
+    folded.load_state_dict(
+        {
+            name: torch.zeros_like(tensor) if 'process_conv' in name else network.state_dict()[name]
+            for name, tensor in folded.state_dict().items()
+        }
+    )
+    pairs = torch.stack([mixed[:, :, 0::2], mixed[:, :, 1::2]], dim=2).flatten(1, 2)
+    out = folded(pairs, t, condition).unflatten(1, (4, 2))
+    expected = torch.stack([out[:, :, 0], out[:, :, 1]], dim=-1).flatten(2)
+    expected = network.postprocess_conv(expected) + expected
+    torch.testing.assert_close(network(x_t, t, condition), expected)
+    assert network.latents_multiple == 2
+    with pytest.raises(ValueError, match='must be a multiple of 2; got 11'):
+        network(x_t[:, :, :11], t, condition)
+    with pytest.raises(ValueError, match='patch_size must be at least 1; got 0'):
+        small(patch_size=0)
