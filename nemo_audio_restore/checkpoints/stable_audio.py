@@ -48,6 +48,8 @@ class StableAudio:
     """In Hz."""
     window_samples: int
     """Length of the clips that it was trained on."""
+    config: Mapping[str, Any]
+    """Content of its ``model_config.json``."""
 
 
 def load_stable_audio(
@@ -130,6 +132,7 @@ def _assemble(
         conditions=builder,
         sample_rate=int(config['sample_rate']),
         window_samples=int(config['sample_size']),
+        config=config,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from nemo_audio_restore.networks.conditioners import TextConditioner, TokenFeatures
+from nemo_audio_restore.networks.conditioners import TokenFeatures
 from nemo_audio_restore.networks.latent_condition import LatentCondition
 
 ConditionPart = TokenFeatures | tuple[Tensor, Tensor] | Tensor | Sequence[str] | Sequence[float]
@@ -79,7 +79,7 @@ class ConditionBuilder(nn.Module):
         if name not in self.conditioners:
             raise ValueError(f'there is no conditioner for {name}: give its features and mask, or add its encoder')
         conditioner = self.conditioners[name]
-        if isinstance(conditioner, TextConditioner):
+        if hasattr(conditioner, 'encode'):  # texts
             return conditioner.encode(value)
         device = next(conditioner.parameters()).device
         return conditioner(torch.as_tensor(value, device=device))
