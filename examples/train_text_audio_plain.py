@@ -119,10 +119,11 @@ def levels_of(mono: np.ndarray, log_mel: nn.Module) -> np.ndarray:
 
 
 def window(levels: np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """(F, frames) bytes: a random place of a long recording, a short one repeated."""
+    """(F, frames) bytes: a random place of a long recording, a short one repeated as often as it fits."""
     length = levels.shape[1]
     if length <= frames:
-        return np.tile(levels, -(-frames // length))[:, :frames]
+        repeated = np.tile(levels, frames // length)
+        return np.pad(repeated, ((0, 0), (0, frames - repeated.shape[1])))
     begin = rng.integers(0, length - frames + 1)
     return levels[:, begin : begin + frames]
 

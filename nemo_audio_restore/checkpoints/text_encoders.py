@@ -3,6 +3,8 @@
 import hashlib
 import importlib.util
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +87,8 @@ def load_text_conditioner(
     try:
         config = AutoConfig.from_pretrained(source)
         model_class = T5EncoderModel if config.model_type == 't5' else AutoModel
-        encoder = model_class.from_pretrained(source, use_safetensors=True)
+        with _without_progress_bar():
+            encoder = model_class.from_pretrained(source, use_safetensors=True)
         words = AutoTokenizer.from_pretrained(tokenizer or source)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
@@ -93,6 +96,20 @@ def load_text_conditioner(
             'Give a folder with config.json, model.safetensors and the tokenizer, or the name of one on the hub.'
         ) from error
     return TextConditioner(encoder=encoder.float(), tokenizer=words, max_length=max_length, dim=dim)
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Loading takes a second: a bar on the screen says nothing."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load_clap_text_conditioner(

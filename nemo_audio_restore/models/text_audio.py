@@ -27,7 +27,7 @@ class TextAudioModel(AudioDataMixin, BaseModel):
     Config blocks, each named like the attribute that it builds:
 
     - ``audio_tower``: ``_target_`` and arguments of a network ``tower(audio=(B, window_samples))`` to ``(B, E)`` with
-      ``sample_rate`` and ``window_samples``
+      ``sample_rate``, ``window_samples``, ``hear`` and ``embed_features``, see :class:`ConvolutionalAudioTower`
     - ``text_tower``: ``_target_`` and arguments of a network ``tower(prompts)`` to ``(B, E)`` with
       ``tokens(prompts)``, see :mod:`nemo_audio_restore.models.text_towers`
     - ``loss``: arguments of :class:`ContrastiveLoss`
@@ -101,8 +101,8 @@ class TextAudioModel(AudioDataMixin, BaseModel):
             for row in mono:
                 # A generator of its own for each: what stands beside a recording must not matter.
                 generator = torch.Generator().manual_seed(seed)
-                windows = filled_windows(row, self.window_samples, count=num_crops, generator=generator)
-                embeddings = functional.normalize(self.audio_tower(windows.to(self.device)).float(), dim=-1)
+                features = self.audio_tower.hear(row.to(self.device), count=num_crops, generator=generator)
+                embeddings = functional.normalize(self.audio_tower.embed_features(features).float(), dim=-1)
                 found.append(functional.normalize(embeddings.mean(dim=0), dim=0))
         return torch.stack(found)
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nemo_audio_restore.signal.windows import filled_windows
+
 _PATCH = 4
 _FLOOR_DB = 80.0
 
@@ -140,6 +142,19 @@ class ConvolutionalAudioTower(nn.Module):
             (B, F, N).
         """
         return self.log_mel(audio)
+
+    def hear(self, audio: Tensor, *, count: int, generator: torch.Generator) -> Tensor:
+        """What the network sees of a recording of any length.
+
+        Args:
+            audio: (T,) samples.
+            count: windows of a long recording.
+            generator: of their places.
+
+        Returns:
+            (K, F, N).
+        """
+        return self.features(filled_windows(audio, self.window_samples, count=count, generator=generator))
 
     def embed_features(self, features: Tensor) -> Tensor:
         """Embeddings (B, E), not normalised, of :meth:`features` (B, F, N)."""

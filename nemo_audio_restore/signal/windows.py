@@ -2,12 +2,14 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def filled_windows(audio: Tensor, window_samples: int, *, count: int, generator: torch.Generator) -> Tensor:
-    """Windows of a recording: a short one is repeated until it fills its window, a long one is cut at random places.
+    """Windows of a recording: a short one is repeated as often as it fits, a long one is cut at random places.
 
-    The places are spread: the recording is divided evenly, and each part holds the start of one window.
+    After the last whole repetition there is silence. The places are spread: the recording is divided evenly, and each
+    part holds the start of one window.
 
     Args:
         audio: (..., T) samples, at least one.
@@ -27,8 +29,8 @@ def filled_windows(audio: Tensor, window_samples: int, *, count: int, generator:
     if samples == 0 or count < 1:
         raise ValueError(f'windows need at least one sample, and a count of at least 1; got {samples}, {count}')
     if samples <= window_samples:
-        repeated = audio.repeat(*[1] * (audio.ndim - 1), -(-window_samples // samples))
-        return repeated[None, ..., :window_samples]
+        repeated = audio.repeat(*[1] * (audio.ndim - 1), window_samples // samples)
+        return functional.pad(repeated, (0, window_samples - repeated.shape[-1]))[None]
     room = samples - window_samples + 1
     draws = torch.rand(count, generator=generator, device=generator.device).tolist()
     starts = [min(int((index + draw) / count * room), room - 1) for index, draw in enumerate(draws)]

@@ -11,8 +11,9 @@ def windows(samples, length, count=4, seed=0):
     return filled_windows(audio, length, count=count, generator=torch.Generator().manual_seed(seed))
 
 
-def test_short_recordings_are_repeated():
+def test_short_recordings_are_repeated_whole():
     assert windows(3, 7).tolist() == [[0, 1, 2, 0, 1, 2, 0]]
+    assert windows(3, 8).tolist() == [[0, 1, 2, 0, 1, 2, 0, 0]]
 
 
 def test_exact_recordings_stay_as_they_are():
