@@ -86,6 +86,38 @@ def read_diffusers_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str,
     return config, tensors
 
 
+def read_diffusers_autoencoder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors of an ``AutoencoderOobleck`` alone, in the terms of the original release.
+
+    Args:
+        folder: with ``config.json``, or with a folder ``vae`` that has it.
+
+    Returns:
+        The content of the ``model_config.json`` of an autoencoder, and the tensors under the names of its release.
+
+    Raises:
+        CheckpointError: it is another kind of model.
+        FileNotFoundError: a file is missing; names it.
+    """
+    folder = Path(folder)
+    part = folder / 'vae' if (folder / 'vae').is_dir() else folder
+    for name in ('config.json', _FILE):
+        if not (part / name).is_file():
+            raise FileNotFoundError(
+                f'{folder} holds no autoencoder in the layout of diffusers: {part / name} is missing'
+            )
+    vae = read_config(part / 'config.json')
+    expect_value(vae.get('_class_name'), 'AutoencoderOobleck', '_class_name')
+    config = {
+        'model_type': 'autoencoder',
+        'sample_rate': vae['sampling_rate'],
+        'audio_channels': vae['audio_channels'],
+        'model': _autoencoder_config(vae),
+    }
+    tensors = _autoencoder_tensors(read_tensors(part / _FILE), blocks=len(vae['downsampling_ratios']))
+    return config, {name.removeprefix('pretransform.model.'): value for name, value in tensors.items()}
+
+
 def _diffusion_config(transformer: Mapping[str, Any]) -> dict[str, Any]:
     heads, head_dim = transformer['num_attention_heads'], transformer['attention_head_dim']
     expect_value(

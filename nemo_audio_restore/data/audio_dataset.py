@@ -13,7 +13,7 @@ from lhotse.utils import fastcopy
 from torch import Tensor
 
 # Seconds read on both sides of a cut before resampling, so that the filter's edges fall outside of it.
-_MARGIN_S = 0.04
+RESAMPLING_MARGIN_S = 0.04
 
 
 class AudioDataset(torch.utils.data.Dataset):
@@ -67,7 +67,7 @@ class AudioDataset(torch.utils.data.Dataset):
     def __getitem__(self, cuts: CutSet) -> dict[str, Tensor]:
         """Loads one mini-batch."""
         cuts = list(cuts)
-        generators = [self._generator(cut) for cut in cuts]
+        generators = [cut_generator(cut, self.seed) for cut in cuts]
         items = [self._load(cut, generator) for cut, generator in zip(cuts, generators, strict=True)]
         batch = {
             'audio': _pad(items),
@@ -86,13 +86,13 @@ class AudioDataset(torch.utils.data.Dataset):
     def _load(self, cut: Cut, generator: torch.Generator) -> np.ndarray:
         """(T,) mono at the target rate, T = round(duration * rate)."""
         num_samples = round(cut.duration * self.sample_rate)
-        recording = _unresampled(cut)
+        recording = unresampled(cut)
         if recording is None:
             audio, rate, lead = cut.load_audio(), cut.sampling_rate, 0.0
         else:
             rate = recording.sampling_rate
-            start = max(0.0, cut.start - _MARGIN_S)
-            stop = min(recording.duration, cut.end + _MARGIN_S)
+            start = max(0.0, cut.start - RESAMPLING_MARGIN_S)
+            stop = min(recording.duration, cut.end + RESAMPLING_MARGIN_S)
             channels = cut.channel if isinstance(cut.channel, list) else [cut.channel]
             audio = recording.load_audio(channels=channels, offset=start, duration=stop - start)
             lead = cut.start - start
@@ -123,17 +123,27 @@ class AudioDataset(torch.utils.data.Dataset):
         return np.float32(gain)
 
     def _bandwidth_hz(self, cut: Cut) -> float:
-        recording = _unresampled(cut)
+        recording = unresampled(cut)
         rate = cut.sampling_rate if recording is None else recording.sampling_rate
         return min(_custom(cut, 'bandwidth_hz') or rate / 2, rate / 2, self.sample_rate / 2)
 
-    def _generator(self, cut: Cut) -> torch.Generator:
-        key = f'{self.seed}/{cut.id}/{getattr(cut, "start", 0.0):.5f}'
-        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], 'big'))
+
+def cut_generator(cut: Cut, seed: int) -> torch.Generator:
+    """A generator of its own for each crop of each recording.
+
+    Args:
+        cut: the crop.
+        seed: another one gives other choices.
+
+    Returns:
+        On the CPU.
+    """
+    key = f'{seed}/{cut.id}/{getattr(cut, "start", 0.0):.5f}'
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], 'big'))
 
 
-def _unresampled(cut: Cut) -> Recording | None:
-    """The cut's recording as it is in the file, if resampling is all that the loader did to it."""
+def unresampled(cut: Cut) -> Recording | None:
+    """The cut's recording as it is in the file, if resampling is all that the loader did to it; else None."""
     if not isinstance(cut, DataCut) or not cut.has_recording:
         return None
     transforms = cut.recording.transforms or []

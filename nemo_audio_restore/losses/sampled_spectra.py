@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 _ROOT_GUARD = 1e-8
-_MAX_LOG_MAGNITUDE = 6.0
+_MAX_LOG_MAGNITUDE = 8.0
 
 
 class SampledSpectralLoss(nn.Module):

@@ -114,10 +114,40 @@ def audio_dataset(
     Raises:
         ConfigError: an unknown key, or arguments that the dataset refuses.
     """
+    return built_dataset(
+        config, AudioDataset, where=where, sample_rate=sample_rate, global_rank=global_rank, step=step
+    )
+
+
+def built_dataset(
+    config: DictConfig | Mapping[str, Any],
+    default: type[Dataset],
+    *,
+    where: str,
+    sample_rate: int,
+    global_rank: int = 0,
+    step: int = 0,
+) -> Dataset:
+    """Builds the dataset of a data block from the block's ``dataset`` key.
+
+    Args:
+        config: the data block.
+        default: class of the dataset; takes ``sample_rate`` and ``seed`` beside what the block says.
+        where: name of the block, for errors.
+        sample_rate: of the model, in Hz.
+        global_rank: of this process; other ranks make other random choices.
+        step: optimizer steps done before; other steps make other random choices.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ConfigError: an unknown key, or arguments that the dataset refuses.
+    """
     given = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else dict(config)
     seed = derived_seed(given.get('seed', 0), step, global_rank)
     block = {'sample_rate': sample_rate, 'seed': seed, **(given.get('dataset') or {})}
-    return build(block, where=f'{where}.dataset', default=AudioDataset)
+    return build(block, where=f'{where}.dataset', default=default)
 
 
 def derived_seed(*parts: Any) -> int:

@@ -187,18 +187,5 @@ def codec_loss(
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
-def limited_gradient(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
-    """Scales the gradient down to a norm of ``limit``, in place.
-
-    Args:
-        parameters: with gradients.
-        limit: largest norm; None leaves the gradient alone.
-
-    Returns:
-        The norm before; not finite when the gradient is not.
-    """
-    return nn.utils.clip_grad_norm_(list(parameters), float('inf') if limit is None else limit)
-
-
 def _floats(tensors: Iterable[Tensor]) -> list[Tensor]:
     return [tensor.float() for tensor in tensors]

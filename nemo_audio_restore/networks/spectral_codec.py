@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nemo_audio_restore.networks.overlapping_windows import at_least_single, overlap_add, spectra
+
 # Quieter than this counts as silence: about -80 dB of a full-scale sinusoid.
 _MIN_MAGNITUDE = 0.03
 # Bring log magnitudes of speech to about zero mean and unit deviation.
@@ -168,8 +170,8 @@ class SpectralEncoder(nn.Module):
         Returns:
             (B, T / hop, long bins + 4 x short bins).
         """
-        long = _spectrum(audio, self.long_window, self.hop_length).abs()
-        short = _spectrum(audio, self.short_window, self.hop_length // 4).abs()
+        long = spectra(audio, self.long_window, self.hop_length).abs()
+        short = spectra(audio, self.short_window, self.hop_length // 4).abs()
         magnitudes = torch.cat([long, short.reshape(len(audio), long.shape[1], -1)], dim=2)
         return (_SCALE * (magnitudes + _MIN_MAGNITUDE).log() + _SHIFT).to(audio.dtype)
 
@@ -265,35 +267,15 @@ class SpectralDecoder(nn.Module):
         """Audio of windows, as :meth:`forward` returns it."""
         num_windows = log_magnitude.shape[1]
         fine_mask = _mask(4 * input_len, num_windows, log_magnitude.dtype)
-        audio = self._overlap(_masked(self.windows(log_magnitude, phase), fine_mask))
+        audio = overlap_add(_masked(self.windows(log_magnitude, phase), fine_mask))
         audio_len = input_len * self.samples_per_frame
         return _masked(audio[..., None], _mask(audio_len, audio.shape[1], audio.dtype))[..., 0], audio_len
 
     def windows(self, log_magnitude: Tensor, phase: Tensor) -> Tensor:
         """Windows from log magnitudes and phases (Vocos, section 3.2): (B, 4 N, F) twice to (B, 4 N, 4 hop)."""
-        magnitude = _at_least_single(log_magnitude).clamp(max=_MAX_LOG_MAGNITUDE).exp()
-        spectrum = torch.polar(magnitude, _at_least_single(phase))
+        magnitude = at_least_single(log_magnitude).clamp(max=_MAX_LOG_MAGNITUDE).exp()
+        spectrum = torch.polar(magnitude, at_least_single(phase))
         return (torch.fft.irfft(spectrum, n=4 * self.hop_length) * self.window).to(log_magnitude.dtype)
-
-    def _overlap(self, frames: Tensor) -> Tensor:
-        """Adds windows one hop apart, each centred on its hop: (B, M, 4 hop) to (B, M hop)."""
-        batch, length, _ = frames.shape
-        half = self.hop_length // 2
-        quarters = frames.reshape(batch, length, 4, self.hop_length)
-        total = sum(functional.pad(quarters[:, :, q], (0, 0, q, 3 - q)) for q in range(4)).reshape(batch, -1)
-        return total[:, 3 * half : 3 * half + length * self.hop_length]
-
-
-def _spectrum(audio: Tensor, window: Tensor, hop_length: int) -> Tensor:
-    """Windows centred on each hop, a quarter of their length apart: (B, T) to (B, T / hop, F), in single precision."""
-    margin = (len(window) - hop_length) // 2
-    padded = functional.pad(_at_least_single(audio), (margin, margin))
-    frames = padded.unfold(1, len(window), hop_length) * window
-    return torch.fft.rfft(frames)
-
-
-def _at_least_single(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _mask(lengths: Tensor, size: int, dtype: torch.dtype) -> Tensor | None:

@@ -4,37 +4,14 @@ Source: Stable Audio (arXiv 2402.04825), section 3.1; Stable Audio Open (arXiv 2
 """
 
 import math
-from dataclasses import dataclass
 
-from torch import Tensor, nn
-from torch.nn import functional
-
-from nemo_audio_restore.networks.vae_bottleneck import LatentPosterior, latent_posterior
-from nemo_audio_restore.networks.waveform_chunks import (
-    decode_in_chunks,
-    decoder_context,
-    encode_in_chunks,
-    encoder_context,
-)
+from nemo_audio_restore.networks.latent_autoencoder import LatentAutoencoder
+from nemo_audio_restore.networks.waveform_chunks import decoder_context, encoder_context
 from nemo_audio_restore.networks.waveform_coder import WaveformDecoder, WaveformEncoder
 
-_CHUNK_LATENTS = 128
 
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What a training step needs of one pass."""
-
-    audio: Tensor
-    """(B, C, T) decoded."""
-    posterior: LatentPosterior
-    """Of the encoder, unscaled: what the divergence is taken of."""
-
-
-class WaveformAutoencoder(nn.Module):
-    """Encoder, Gaussian bottleneck and decoder.
-
-    Long audio is coded in chunks whose results are those of one pass over everything.
+class WaveformAutoencoder(LatentAutoencoder):
+    """An autoencoder of convolutions over waveforms.
 
     Args:
         encoder: audio to means and spreads.
@@ -44,7 +21,6 @@ class WaveformAutoencoder(nn.Module):
     """
 
     def __init__(self, *, encoder: WaveformEncoder, decoder: WaveformDecoder, latent_scale: float = 1.0):
-        super().__init__()
         ratios = math.prod(encoder.strides), math.prod(decoder.strides)
         if ratios[0] != ratios[1]:
             raise ValueError(f'encoder and decoder must have one ratio; got {ratios[0]} and {ratios[1]}')
@@ -53,101 +29,13 @@ class WaveformAutoencoder(nn.Module):
                 f'encoder and decoder must have the same latents; got {encoder.latent_channels} and '
                 f'{decoder.latent_channels} channels'
             )
-        if latent_scale <= 0:
-            raise ValueError(f'latent_scale must be positive; got {latent_scale}')
-        self.encoder = encoder
-        self.decoder = decoder
-        self.latent_scale = latent_scale
-        self.ratio = ratios[0]
-        self.encoder_context = encoder_context(encoder, self.ratio)
-        self.decoder_context = decoder_context(decoder, self.ratio)
-
-    @property
-    def audio_channels(self) -> int:
-        """C of the audio."""
-        return self.encoder.audio_channels
-
-    @property
-    def latent_channels(self) -> int:
-        """D of the latents."""
-        return self.encoder.latent_channels
-
-    def forward(self, audio: Tensor, noise: Tensor) -> Reconstruction:
-        """Encodes, samples and decodes, all in one piece, for training.
-
-        Args:
-            audio: (B, C, L * ratio).
-            noise: (B, D, L) standard normal.
-
-        Returns:
-            The decoded audio and the posterior.
-        """
-        posterior = latent_posterior(self.encoder(self._checked(audio)))
-        return Reconstruction(self.decoder(posterior.sample(noise).to(audio.dtype)), posterior)
-
-    def encode(self, audio: Tensor, *, noise: Tensor | None = None, chunk_latents: int = _CHUNK_LATENTS) -> Tensor:
-        """Latents of audio of any length; silence is added up to a whole latent.
-
-        Args:
-            audio: (B, C, T).
-            noise: (B, D, L) standard normal for a draw of the posterior, as the published programs make it; None gives
-                its mean.
-            chunk_latents: latents that are computed at a time; bounds the memory, does not change the result.
-
-        Returns:
-            (B, D, L), L = ceil(T / ratio), divided by ``latent_scale``.
-        """
-        posterior = self.posterior(audio, chunk_latents=chunk_latents)
-        latents = posterior.mean if noise is None else posterior.sample(noise)
-        return latents / self.latent_scale
-
-    def posterior(self, audio: Tensor, *, chunk_latents: int = _CHUNK_LATENTS) -> LatentPosterior:
-        """The Gaussians of :meth:`encode`, before the division by ``latent_scale``.
-
-        Args:
-            audio: (B, C, T).
-            chunk_latents: latents that are computed at a time.
-
-        Returns:
-            Mean and spread, each (B, D, L).
-        """
-        padding = -self._checked(audio).shape[-1] % self.ratio
-        encoded = encode_in_chunks(
-            self.encoder,
-            functional.pad(audio, (0, padding)),
-            size=chunk_latents,
-            context=self.encoder_context,
-            ratio=self.ratio,
+        super().__init__(
+            encoder=encoder,
+            decoder=decoder,
+            audio_channels=encoder.audio_channels,
+            latent_channels=encoder.latent_channels,
+            ratio=ratios[0],
+            encoder_context=encoder_context(encoder, ratios[0]),
+            decoder_context=decoder_context(decoder, ratios[0]),
+            latent_scale=latent_scale,
         )
-        return latent_posterior(encoded)
-
-    def decode(self, latents: Tensor, *, length: int | None = None, chunk_latents: int = _CHUNK_LATENTS) -> Tensor:
-        """Audio of latents.
-
-        Args:
-            latents: (B, D, L), as :meth:`encode` gives them.
-            length: samples wanted, 1..L * ratio; the latents behind them are not decoded. None for all.
-            chunk_latents: latents that are computed at a time; bounds the memory, does not change the result.
-
-        Returns:
-            (B, C, length).
-        """
-        if latents.ndim != 3 or latents.shape[1] != self.latent_channels or latents.shape[2] == 0:
-            raise ValueError(f'latents must be (B, {self.latent_channels}, L), L > 0; got {tuple(latents.shape)}')
-        available = latents.shape[2] * self.ratio
-        length = available if length is None else length
-        if not 1 <= length <= available:
-            raise ValueError(f'{latents.shape[2]} latents hold 1 to {available} samples; asked for {length}')
-        return decode_in_chunks(
-            lambda piece: self.decoder(piece * self.latent_scale),
-            latents,
-            size=chunk_latents,
-            context=self.decoder_context,
-            ratio=self.ratio,
-            length=length,
-        )
-
-    def _checked(self, audio: Tensor) -> Tensor:
-        if audio.ndim != 3 or audio.shape[1] != self.audio_channels or audio.shape[2] == 0:
-            raise ValueError(f'audio must be (B, {self.audio_channels}, T), T > 0; got {tuple(audio.shape)}')
-        return audio

@@ -13,7 +13,8 @@ from nemo_audio_restore._nemo import SafeCheckpointIO
 from nemo_audio_restore.models.blocks import ConfigError
 from nemo_audio_restore.models.speech_codec import SpeechCodecModel
 from nemo_audio_restore.models.speech_codec_log import log_decoded
-from nemo_audio_restore.models.speech_codec_training import CodecLosses, CodecLossSettings, limited_gradient
+from nemo_audio_restore.models.speech_codec_training import CodecLosses, CodecLossSettings
+from nemo_audio_restore.models.two_optimizers import limited_gradient
 
 RATE = 8000
 
