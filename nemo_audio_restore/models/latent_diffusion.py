@@ -17,11 +17,14 @@ from nemo_audio_restore.models.blocks import ConfigError, build
 from nemo_audio_restore.models.latent_diffusion_autoencoder import FrozenAutoencoder, with_its_own_block
 from nemo_audio_restore.models.latent_diffusion_data import CaptionDataMixin
 from nemo_audio_restore.models.latent_diffusion_import import imported_config, read_stable_audio
+from nemo_audio_restore.models.latent_diffusion_lora import LoraMixin
 from nemo_audio_restore.models.latent_diffusion_sampling import StepNoise, sample_latents, with_choices
 from nemo_audio_restore.models.latent_diffusion_text import FrozenText, portable_source
 from nemo_audio_restore.models.latent_diffusion_training import LatentDiffusionTrainingMixin
+from nemo_audio_restore.models.latent_generation import GenerationMixin
 from nemo_audio_restore.networks.condition_builder import ConditionBuilder, ConditionPart
 from nemo_audio_restore.networks.latent_condition import LatentCondition
+from nemo_audio_restore.networks.low_rank import LowRankSettings
 from nemo_audio_restore.processes.bridge_samplers import OnStep
 from nemo_audio_restore.processes.diffusion import DiffusionProcess, RectifiedFlow, VDiffusion
 from nemo_audio_restore.processes.item_noise import noise_from_each
@@ -29,21 +32,23 @@ from nemo_audio_restore.processes.item_noise import noise_from_each
 _OBJECTIVES: dict[str, type[DiffusionProcess]] = {'v': VDiffusion, 'rectified_flow': RectifiedFlow}
 
 
-class LatentDiffusionModel(LatentDiffusionTrainingMixin, CaptionDataMixin, BaseModel):
+class LatentDiffusionModel(GenerationMixin, LoraMixin, LatentDiffusionTrainingMixin, CaptionDataMixin, BaseModel):
     """Generates audio from a text and a length: the Stable Audio family.
 
     Config blocks, each named like the attribute that it builds:
 
-    - ``autoencoder``: ``sample_rate`` and ``network`` (arguments of :class:`FrozenAutoencoder`), or ``model``, what
-      :meth:`AudioAutoencoderModel.from_pretrained` takes; it is never trained here
+    - ``autoencoder``: ``sample_rate`` and ``network`` (arguments of :class:`FrozenAutoencoder`), or ``model``: name or
+      path of an :class:`AudioAutoencoderModel` or of a model of this class, whose autoencoder is taken; it is never
+      trained here
     - ``conditions``: arguments of :class:`ConditionBuilder`: conditioners by name (``prompt``, ``seconds_start``,
       ``seconds_total``) and what each is for
     - ``network``: ``_target_`` and arguments of :class:`LatentUNet` or :class:`LatentTransformer`
     - ``objective``: ``v`` or ``rectified_flow``
     - ``window_latents``: length of the clips of training
     - ``sampler``: fields of :class:`SamplerSettings`, the defaults of :meth:`sample`
+    - ``lora``: fields of :class:`LowRankSettings`, for a network with adapters
     - for training: ``loss`` (:class:`LatentLossSettings`), ``training`` (:class:`LatentTrainingSettings`), ``optim``,
-      ``train_ds``, ``validation_ds``, ``card``
+      ``train_ds``, ``validation_ds``, ``card``; ``plain_training`` belongs to examples/train_diffusion_plain.py
 
     Source: Stable Audio (arXiv 2402.04825); Stable Audio Open (arXiv 2407.14358).
     """
@@ -55,6 +60,8 @@ class LatentDiffusionModel(LatentDiffusionTrainingMixin, CaptionDataMixin, BaseM
         'objective',
         'window_latents',
         'sampler',
+        'lora',
+        'plain_training',
         *LatentDiffusionTrainingMixin.training_config_blocks,
     )
     pipeline_tag: ClassVar[str] = 'text-to-audio'
@@ -64,6 +71,7 @@ class LatentDiffusionModel(LatentDiffusionTrainingMixin, CaptionDataMixin, BaseM
         # Completed below; the caller's stays as it is.
         cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
         autoencoder = with_its_own_block(cfg)
+        _drop_empty(cfg.get('conditions', {}).get('conditioners'))
         conditions = build(cfg.get('conditions'), where='conditions', default=ConditionBuilder)
         for name, conditioner in conditions.conditioners.items():
             block = cfg.conditions.conditioners[name]
@@ -78,15 +86,17 @@ class LatentDiffusionModel(LatentDiffusionTrainingMixin, CaptionDataMixin, BaseM
                 f'the autoencoder has {autoencoder.latent_channels} latent channels, but network.latent_channels is '
                 f'{network.latent_channels}'
             )
-        # NeMo builds the data loaders inside its constructor, and they need the rate and the length.
-        self.sample_rate = autoencoder.sample_rate
-        self.window_samples = self.window_latents * autoencoder.ratio
+        # NeMo builds the data loaders inside its constructor, and they need these.
+        self.sample_rate, self.audio_channels = autoencoder.sample_rate, autoencoder.audio_channels
+        self.latents_ratio = autoencoder.ratio
         super().__init__(cfg=cfg, trainer=trainer)
         self.process = process
         self.sampler = sampler
         self.autoencoder = autoencoder
         self.conditions = conditions
         self.network = network
+        if self.has_lora:
+            self._inject(build(self.cfg.lora, where='lora', default=LowRankSettings))
 
     @classmethod
     def from_stable_audio(
@@ -129,6 +139,11 @@ class LatentDiffusionModel(LatentDiffusionTrainingMixin, CaptionDataMixin, BaseM
             if isinstance(model.conditions.conditioners[name], FrozenText):
                 model.conditions.conditioners[name].accept(conditioner)
         return model.eval()
+
+    @property
+    def window_samples(self) -> int:
+        """Length of the clips of training."""
+        return self.window_latents * self.latents_ratio
 
     @property
     def window_s(self) -> float:
@@ -286,6 +301,12 @@ class LatentDiffusionModel(LatentDiffusionTrainingMixin, CaptionDataMixin, BaseM
 
     def _condition(self, given: Mapping[str, ConditionPart] | LatentCondition) -> LatentCondition:
         return given if isinstance(given, LatentCondition) else self.conditions(given)
+
+
+def _drop_empty(conditioners: DictConfig | None) -> None:
+    """A config that builds on another one takes a conditioner away with ``NAME: null``."""
+    for name in [name for name, block in (conditioners or {}).items() if block is None]:
+        del conditioners[name]
 
 
 def _process(objective: str | None) -> DiffusionProcess:

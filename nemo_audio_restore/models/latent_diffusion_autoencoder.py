@@ -7,7 +7,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from nemo_audio_restore.checkpoints.registry import list_models
+from nemo_audio_restore.models.base import BaseModel
 from nemo_audio_restore.models.blocks import ConfigError, build
+from nemo_audio_restore.models.locate import locate_model
+from nemo_audio_restore.networks.latent_autoencoder import LatentAutoencoder
 
 
 class FrozenAutoencoder(nn.Module):
@@ -84,35 +88,36 @@ def with_its_own_block(cfg: DictConfig) -> FrozenAutoencoder:
     """Builds the autoencoder of a model's config, and makes the config independent of the file it was taken from.
 
     Args:
-        cfg: of the model; a block ``autoencoder: {model: NAME_OR_PATH}`` is replaced by the block of that model.
+        cfg: of the model; with ``autoencoder.model``, a name or path, the block is replaced by that of this model.
 
     Returns:
         The autoencoder, trained if it was taken from a model.
 
     Raises:
-        ConfigError: there is no block, or it mixes both forms.
+        ConfigError: there is no block.
+        TypeError: ``autoencoder.model`` is a model of another kind.
     """
     block = cfg.get('autoencoder')
     if not block:
         raise ConfigError('the model config needs an autoencoder block: {model: NAME_OR_PATH}, or its networks')
-    if 'model' not in block:
-        return build(_architecture(block), where='autoencoder', default=FrozenAutoencoder)
-    if set(block) != {'model'}:
-        raise ConfigError(f'autoencoder: give model alone, or sample_rate and network; got {", ".join(block)}')
-    # Imported here: a model that is restored needs no other model class.
-    from nemo_audio_restore.models.audio_autoencoder import AudioAutoencoderModel
-
-    taken = AudioAutoencoderModel.from_pretrained(block.model)
-    cfg.autoencoder = OmegaConf.create({'sample_rate': taken.sample_rate, 'network': taken.cfg.network})
-    return FrozenAutoencoder(sample_rate=taken.sample_rate, network=taken.network, is_trained=True)
-
-
-def _architecture(block: DictConfig) -> dict[str, Any]:
-    """The block without what only this module may say."""
     arguments = OmegaConf.to_container(block, resolve=True)
+    source = arguments.pop('model', None)
     if 'is_trained' in arguments:
         raise ConfigError('autoencoder.is_trained is no key of a config: weights are loaded, not promised')
-    return arguments
+    if source is None:
+        cfg.autoencoder = OmegaConf.create(arguments)
+        return build(arguments, where='autoencoder', default=FrozenAutoencoder)
+    known = {entry.name: entry.path.as_uri() if entry.path else entry.location for entry in list_models()}
+    taken = BaseModel.restore_from(locate_model(source, known=known, refresh_cache=False))
+    inside = getattr(taken, 'autoencoder', None)
+    if isinstance(inside, FrozenAutoencoder):
+        cfg.autoencoder = taken.cfg.autoencoder
+        return inside
+    network = getattr(taken, 'network', None)
+    if not isinstance(network, LatentAutoencoder):
+        raise TypeError(f'autoencoder.model: {source} is a {type(taken).__name__} and holds no autoencoder of latents')
+    cfg.autoencoder = OmegaConf.create({'sample_rate': taken.sample_rate, 'network': taken.cfg.network})
+    return FrozenAutoencoder(sample_rate=taken.sample_rate, network=network, is_trained=True)
 
 
 def _note_loading(module: FrozenAutoencoder, incompatible: Any) -> None:

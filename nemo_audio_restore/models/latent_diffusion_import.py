@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from nemo_audio_restore.checkpoints.stable_audio import StableAudio, load_stable_audio, load_stable_audio_folder
 from nemo_audio_restore.checkpoints.stable_audio_autoencoder import autoencoder_arguments
 from nemo_audio_restore.checkpoints.stable_audio_networks import network_arguments, network_class
@@ -111,16 +113,17 @@ def _conditioner(loaded: StableAudio, entry: Mapping[str, Any], *, dim: int) -> 
         numbers = loaded.conditions.conditioners[entry['id']]
         cls = NumberConditioner if kind == 'number' else IntegerConditioner
         return {'_target_': path_of(cls), 'dim': dim, 'minimum': numbers.minimum, 'maximum': numbers.maximum}
-    text = loaded.conditions.conditioners[entry['id']] if entry['id'] in loaded.conditions.conditioners else None
-    width = dim if text is None else text.encoder.config.hidden_size
     if kind == 'clap_text':
-        return {'_target_': path_of(ClapText), 'feature_dim': width}
+        return {'_target_': path_of(ClapText), 'feature_dim': dim}
+    conditioners = loaded.conditions.conditioners
+    projection = conditioners[entry['id']].proj_out if entry['id'] in conditioners else None
+    projected = isinstance(projection, nn.Linear)
     return {
         '_target_': path_of(TransformersText),
         'source': config.get('t5_model_name', 't5-base'),
         'max_length': config.get('max_length', 128),
-        'feature_dim': width,
-        'dim': None if width == dim else dim,
+        'feature_dim': projection.in_features if projected else dim,
+        'dim': dim if projected else None,
     }
 
 

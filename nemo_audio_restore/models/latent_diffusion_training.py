@@ -35,6 +35,8 @@ class LatentTrainingSettings:
     """The ``training`` block of a latent diffusion model's config.
 
     Attributes:
+        full_window: pad every item with silence to the window of the model; otherwise to the longest of the batch, for
+            a model that generates clips of their own length.
         sample_latents: draw latents of audio from the autoencoder's posterior, instead of taking its mean.
         ema_power: the averaged weights (``exp_manager.ema``) begin without memory and approach the decay as this power
             of the step; None for the full decay from the first step.
@@ -42,6 +44,7 @@ class LatentTrainingSettings:
         log_steps: sampler steps for them.
     """
 
+    full_window: bool = True
     sample_latents: bool = True
     ema_power: float | None = 0.75
     log_clips: int = 2
@@ -60,7 +63,7 @@ class LatentDiffusionTrainingMixin:
     """Training and validation of a ModelPT with ``autoencoder``, ``conditions``, ``network`` and ``process``.
 
     A batch holds ``audio`` (B, C, T) or ``latents`` (B, D, L), ``captions`` (B texts), ``seconds_start`` and
-    ``seconds_total`` (B,), and with padding ``audio_lens`` or ``latents_lens`` (B,).
+    ``seconds_total`` (B,), and ``audio_lens`` or ``latents_lens`` and ``latents_stored`` (B,), see the datasets.
     """
 
     training_config_blocks: ClassVar[tuple[str, ...]] = ('loss', 'training')
@@ -134,41 +137,43 @@ class LatentDiffusionTrainingMixin:
         return output
 
     def batch_latents(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Latents of a whole window for every item, and which of them count.
+        """Latents of one length for every item, and which of them count.
 
         Args:
             batch: of the loader.
             generator: on the CPU; its state advances.
 
         Returns:
-            (B, D, L), L = ``window_latents``; and (B, L) with 0 for padding, or None if all count.
+            (B, D, L), L = ``window_latents`` or what the longest item needs; and (B, L) with 0 for padding, or None if
+            all count.
 
         Raises:
             ConfigError: an item is longer than the window.
         """
-        ratio, window = self.autoencoder.ratio, self.window_latents
+        ratio, multiple = self.autoencoder.ratio, self.network.latents_multiple
         name = 'latents' if 'latents' in batch else 'audio'
-        given = batch[name]
-        length, longest = given.shape[-1], window if name == 'latents' else window * ratio
-        if length > longest:
+        lengths = batch[f'{name}_lens']
+        ends = lengths if name == 'latents' else -(-lengths // ratio)
+        length = int(ends.max())
+        if length > self.window_latents:
             raise ConfigError(
-                f'an item of the batch has {length} {"latents" if name == "latents" else "samples"}, more than the '
-                f'window of {longest}: set truncate_duration to at most {self.window_samples / self.sample_rate:.6f}'
+                f'an item of the batch has {length} latents, more than the window of {self.window_latents}: set '
+                f'truncate_duration to at most {self.window_samples / self.sample_rate:.6f}'
             )
+        window = self.window_latents if self.training_settings.full_window else -(-length // multiple) * multiple
         if name == 'latents':
-            silence = self._silence().expand(len(given), -1, window - length)
-            latents = torch.cat([given.to(silence), silence], dim=2)
+            latents = self._then_silence(batch['latents'][..., :window], batch['latents_stored'], window)
         else:
-            with torch.autocast(given.device.type, enabled=False):
+            audio = batch['audio'].float()[..., : window * ratio]
+            with torch.autocast(audio.device.type, enabled=False):
                 latents = self.autoencoder.encode(
-                    functional.pad(given.float(), (0, longest - length)),
+                    functional.pad(audio, (0, window * ratio - audio.shape[-1])),
                     sample=self.training_settings.sample_latents,
                     generator=generator,
                 )
         if not self.loss_settings.ignore_padding:
             return latents, None
-        lengths = batch[f'{name}_lens'] if name == 'latents' else -(-batch['audio_lens'] // ratio)
-        return latents, (torch.arange(window, device=lengths.device) < lengths[:, None]).to(latents)
+        return latents, (torch.arange(window, device=ends.device) < ends[:, None]).to(latents)
 
     def batch_condition(self, batch: Mapping[str, Any]) -> LatentCondition:
         """What the network is told about a batch.
@@ -232,11 +237,12 @@ class LatentDiffusionTrainingMixin:
         return latent_diffusion_loss(self.network, self.process, latents, condition, t=t, noise=noise, weight=weight)
 
     @torch.no_grad()
-    def _silence(self) -> Tensor:
-        """(1, D, 1): what digital silence is in latents."""
-        if getattr(self, '_silent_latent', None) is None:
+    def _then_silence(self, given: Tensor, stored: Tensor, window: int) -> Tensor:
+        """Latents (B, D, window): the first ``stored`` (B,) of each item, then digital silence."""
+        if getattr(self, '_silence', None) is None:
             shape = 1, self.autoencoder.audio_channels, _SILENCE_LATENTS * self.autoencoder.ratio
-            encoded = self.autoencoder.encode(torch.zeros(shape, device=self.device))
             middle = _SILENCE_LATENTS // 2
-            self._silent_latent = encoded[..., middle : middle + 1]
-        return self._silent_latent.to(self.device)
+            self._silence = self.autoencoder.encode(torch.zeros(shape, device=self.device))[..., middle, None]
+        padded = functional.pad(given.float(), (0, window - given.shape[-1]))
+        kept = torch.arange(window, device=given.device) < stored[:, None, None]
+        return torch.where(kept, padded, self._silence.to(padded))

@@ -81,3 +81,33 @@ def test_evaluate_compares_two_files_and_writes_a_table(tmp_path):
     assert again.exit_code == 2 and 'exists' in again.stderr
     missing = run('evaluate', tmp_path / 'ref.wav', tmp_path / 'none.wav')
     assert missing.exit_code == 1 and 'does not exist' in missing.stderr
+
+
+def test_converting_a_published_generator_says_what_is_missing_before_it_reads_anything(tmp_path):
+    weights, folder = tmp_path / 'model.safetensors', tmp_path / 'diffusers'
+    weights.write_bytes(b'12345678')
+    folder.mkdir()
+    for arguments, code, message in (
+        (('--weights', weights, '-o', tmp_path / 'a.nemo'), 2, 'give --config'),
+        (
+            ('--weights', weights, '--config', tmp_path / 'c.json', '-o', tmp_path / 'a.nemo'),
+            2,
+            'c.json does not exist',
+        ),
+        (('--weights', folder, '-o', tmp_path / 'a.zip'), 2, 'must end in .nemo'),
+        (('--weights', folder, '-o', tmp_path / 'a.nemo'), 1, 'lacks transformer'),
+    ):
+        result = run('convert', 'stable-audio', '-q', *arguments)
+        assert result.exit_code == code and message in result.stderr, result.stderr
+    assert not (tmp_path / 'a.nemo').exists()
+
+
+@pytest.mark.needs_fixtures
+def test_published_generator_becomes_a_file(reference_arrays, tmp_path):
+    folder = reference_arrays / 'stable_audio' / 'e3_rf_pipeline'
+    output = tmp_path / 'small.nemo'
+    arguments = ('--config', folder / 'model_config.json', '--weights', folder / 'model.safetensors', '-o', output)
+    result = run('convert', 'stable-audio', *arguments)
+    assert result.exit_code == 0 and result.stdout.strip() == str(output), result.stderr
+    assert run('convert', 'stable-audio', *arguments).exit_code == 2
+    assert run('convert', 'stable-audio', *arguments, '--overwrite').exit_code == 0

@@ -172,3 +172,77 @@ def tiny():
     return SimpleNamespace(
         rate=RATE, networks=NETWORKS, discriminator=DISCRIMINATOR, loss=LOSS, wavlm=WAVLM, whisper=WHISPER
     )
+
+
+# A latent diffusion model of 16 samples a latent; without a text encoder, so prompts are given as features.
+_NETWORKS = 'nemo_audio_restore.networks.'
+
+LATENT_DIFFUSION = {
+    'autoencoder': {
+        'sample_rate': RATE,
+        'network': {
+            '_target_': f'{_NETWORKS}waveform_autoencoder.WaveformAutoencoder',
+            'encoder': {
+                '_target_': f'{_NETWORKS}waveform_coder.WaveformEncoder',
+                'latent_channels': 2,
+                'widths': [2, 2, 4],
+                'strides': [4, 4],
+            },
+            'decoder': {
+                '_target_': f'{_NETWORKS}waveform_coder.WaveformDecoder',
+                'latent_channels': 2,
+                'widths': [4, 2, 2],
+                'strides': [4, 4],
+            },
+        },
+    },
+    'conditions': {
+        'conditioners': {
+            'prompt': {
+                '_target_': 'nemo_audio_restore.models.latent_diffusion_text.TransformersText',
+                'max_length': 6,
+                'feature_dim': 32,
+            },
+            'seconds_total': {
+                '_target_': f'{_NETWORKS}conditioners.NumberConditioner',
+                'dim': 32,
+                'maximum': 8.0,
+            },
+        },
+        'cross_attention': ['prompt', 'seconds_total'],
+        'summary': ['seconds_total'],
+    },
+    'network': {
+        '_target_': f'{_NETWORKS}latent_transformer.LatentTransformer',
+        'latent_channels': 2,
+        'dim': 32,
+        'depth': 1,
+        'num_heads': 1,
+        'token_dim': 32,
+        'summary_dim': 32,
+    },
+    'objective': 'v',
+    'window_latents': 500,
+    'sampler': {'sampler': 'dpmpp_3m_sde', 'steps': 3, 'guidance': 2.0},
+}
+
+
+@pytest.fixture
+def latent_diffusion_config():
+    """Of a tiny LatentDiffusionModel, to be changed at will."""
+    return OmegaConf.create(LATENT_DIFFUSION)
+
+
+@pytest.fixture
+def text_encoder_folder(tmp_path):
+    """A T5 of 32 features whose tokenizer knows two words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    folder = tmp_path / 'text_encoder'
+    words = Tokenizer(models.WordLevel({'<pad>': 0, '<unk>': 1, 'soft': 2, 'rain': 3}, unk_token='<unk>'))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token='<pad>', unk_token='<unk>').save_pretrained(folder)
+    config = T5Config(vocab_size=8, d_model=32, d_ff=16, d_kv=8, num_layers=1, num_heads=2, dropout_rate=0.0)
+    T5EncoderModel(config).save_pretrained(folder)
+    return folder
