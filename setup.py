@@ -47,7 +47,7 @@ REQUIRED = [
     'pyyaml>=6.0',
     *NEMO,
 ]
-# `generate` is the text encoder of the small generators (84 MB of weights), LoRA, and diffusers' pipelines. `language`,
+# `generate`: text encoder of the small generators (84 MB of weights), LoRA, and diffusers' pipelines. `language`,
 # `demo` and `bulk` name what further models build on; 0.1 imports none of them.
 EXTRAS = {
     'metrics': ["zimtohrli>=0.2.1; platform_machine in 'x86_64 AMD64'", 'visqol-python>=3.8'],
