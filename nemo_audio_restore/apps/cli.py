@@ -8,6 +8,7 @@ from nemo_audio_restore.apps import (
     commands_demo,
     commands_doctor,
     commands_evaluate,
+    commands_generate,
     commands_models,
     commands_restore,
 )
@@ -24,6 +25,7 @@ app.command('restore')(commands_restore.restore)
 app.command('encode')(commands_codec.encode)
 app.command('decode')(commands_codec.decode)
 app.command('tokens')(commands_codec.tokens)
+app.command('generate')(commands_generate.generate)
 app.command('demo')(commands_demo.demo)
 app.command('evaluate')(commands_evaluate.evaluate)
 app.command('doctor')(commands_doctor.doctor)

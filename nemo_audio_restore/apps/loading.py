@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from nemo_audio_restore.apps.inputs import UsageError
 
 if TYPE_CHECKING:
+    from nemo_audio_restore.generation import LatentGenerator
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
     from nemo_audio_restore.models.speech_codec import SpeechCodecModel
     from nemo_audio_restore.reporting import ModelIdentity
@@ -59,6 +60,47 @@ def load_codec(name: str, device: str) -> 'SpeechCodecModel':
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise UsageError(f'the codec {name} cannot be loaded: {error}') from error
     return codec.to(where).eval()
+
+
+def load_generator(name: str, device: str, *, text_encoder: str | None = None) -> 'LatentGenerator':
+    """A text-to-audio model in evaluation mode on a device, as the engine of :mod:`generation` sees it.
+
+    Args:
+        name: as for :func:`load_model`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        text_encoder: folder, file or hub name of the text encoder; None where the model knows it.
+
+    Returns:
+        The model.
+
+    Raises:
+        UsageError: there is no such model or device, or no such text encoder.
+    """
+    where = find_device(device)
+    from nemo_audio_restore._nemo import logging
+    from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
+    from nemo_audio_restore.models.latent_generation import AsGenerator
+
+    logging.setLevel(logging.ERROR)
+    try:
+        model = LatentDiffusionModel.from_pretrained(name)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise UsageError(f'the model {name} cannot be loaded: {error}') from error
+    if text_encoder is not None:
+        try:
+            model.use_text_encoder(text_encoder)
+        except (ValueError, OSError, ImportError) as error:
+            raise UsageError(f'the text encoder {text_encoder} cannot be used: {error}') from error
+    return AsGenerator(model.to(where).eval())
+
+
+def identify_generator(name: str, device: str) -> 'ModelIdentity':
+    """What the provenance of a clip says about the model: its name, file and device."""
+    from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
+    from nemo_audio_restore.reporting import ModelIdentity
+
+    path = Path(LatentDiffusionModel.from_pretrained(name, return_model_file=True))
+    return ModelIdentity(name, path, find_device(device))
 
 
 def fetch_model(name: str, *, refresh: bool = False) -> Path:

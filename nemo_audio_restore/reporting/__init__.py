@@ -2,6 +2,15 @@
 
 from nemo_audio_restore.reporting.documents import Documents, write_documents
 from nemo_audio_restore.reporting.environment import describe_environment
+from nemo_audio_restore.reporting.generation import clip_provenance, write_clip_provenance
 from nemo_audio_restore.reporting.provenance import ModelIdentity, provenance
 
-__all__ = ['Documents', 'ModelIdentity', 'describe_environment', 'provenance', 'write_documents']
+__all__ = [
+    'Documents',
+    'ModelIdentity',
+    'clip_provenance',
+    'describe_environment',
+    'provenance',
+    'write_clip_provenance',
+    'write_documents',
+]

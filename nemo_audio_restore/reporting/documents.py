@@ -65,18 +65,18 @@ def write_documents(
     target = Path(report.target)
     written = {}
     if sidecar:
-        written['sidecar'] = _write(
+        written['sidecar'] = write_whole(
             document_path(target, '.json'), as_json(record).encode('utf-8', 'backslashreplace')
         )
     if picture or html:
         levels = {'before': file_levels(report.source), 'after': file_levels(report.target)}
         overview = picture_bytes(levels, report)
         if picture:
-            written['picture'] = _write(document_path(target, '.png'), overview)
+            written['picture'] = write_whole(document_path(target, '.png'), overview)
         if html:
             places = cut_places(report, choose_places(report, levels['before']))
             text = page(record, overview=overview, places=places)
-            written['page'] = _write(document_path(target, '.html'), text.encode('utf-8', 'backslashreplace'))
+            written['page'] = write_whole(document_path(target, '.html'), text.encode('utf-8', 'backslashreplace'))
     return Documents(**written)
 
 
@@ -94,8 +94,19 @@ def document_path(target: Path, suffix: str) -> Path:
     return target.with_name(stem + suffix)
 
 
-def _write(path: Path, content: bytes) -> Path:
-    """Writes a file that is there completely or not at all."""
+def write_whole(path: Path, content: bytes) -> Path:
+    """Writes a file that is there completely or not at all.
+
+    Args:
+        path: an existing file is replaced.
+        content: its bytes.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
     try:
         part.write_bytes(content)

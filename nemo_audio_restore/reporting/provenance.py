@@ -35,7 +35,7 @@ class ModelIdentity:
     @cached_property
     def facts(self) -> dict[str, str | int]:
         """Name, device and, for a file, path, size and hash; a large file is read once."""
-        hashed = {} if self.file is None or Path(self.file).is_dir() else _identity(Path(self.file))
+        hashed = {} if self.file is None or Path(self.file).is_dir() else file_identity(Path(self.file))
         return {'name': self.name, **hashed, 'device': self.device}
 
 
@@ -66,8 +66,8 @@ def provenance(
         'summary': in_words(report),
         'contains_generated_audio': bool(parts),
         'generated': parts,
-        'input': _identity(Path(report.source)),
-        'output': _identity(Path(report.target)),
+        'input': file_identity(Path(report.source)),
+        'output': file_identity(Path(report.target)),
     }
     if model is not None:
         record['model'] = model.facts
@@ -107,7 +107,18 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _identity(path: Path) -> dict[str, str | int]:
+def file_identity(path: Path) -> dict[str, str | int]:
+    """Path, size and hash of a file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        ``file``, ``bytes`` and ``sha256``.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     return {'file': str(path), 'bytes': path.stat().st_size, 'sha256': file_sha256(path)}
 
 

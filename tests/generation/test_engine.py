@@ -54,10 +54,10 @@ def test_the_same_seed_gives_the_same_clip_in_any_company(sampler):
 
 
 @pytest.mark.parametrize('sampler', SAMPLERS)
-@pytest.mark.parametrize('spacing', ['exponential', 'log_snr', 'linear'])
-def test_every_sampler_gives_what_the_prompt_means_and_half_noise_does_not_remain(sampler, spacing):
-    settings = SamplerSettings(sampler, steps=40, guidance=1.0, spacing=spacing, sigma_min=0.02)
-    for process in PROCESSES:
+@pytest.mark.parametrize('process', PROCESSES, ids=['v', 'flow'])
+def test_every_sampler_gives_what_the_prompt_means(sampler, process):
+    for spacing in ('exponential', 'log_snr', 'linear'):
+        settings = SamplerSettings(sampler, steps=20, guidance=1.0, spacing=spacing, sigma_min=0.05)
         model = GaussianGenerator(process, window_s=1.0)
         latents = model.encode(torch.from_numpy(one(model, settings=settings).audio)[None])[0]
         assert (latents.mean(dim=1) - means(['drums'])[0]).abs().max() < 0.8  # about 26 independent samples
