@@ -34,6 +34,8 @@ from nemo_audio_restore.evaluation.retrieval import text_audio_scores, zero_shot
 from nemo_audio_restore.losses.contrastive import ContrastiveLoss
 
 INFERENCE_BLOCKS = ('target', 'audio_tower', 'text_tower', 'loss', 'card')
+# Not in prompts made of tags: hard to hear to the digit. The captions say them.
+NOT_HEARD = ('caption', 'BPM', 'Key', 'Count')
 FLOOR_DB, STEP_DB = -140.0, 0.75  # levels are kept as bytes
 
 
@@ -154,7 +156,7 @@ def prepared_texts(clip: Clip, count: int, rng: np.random.Generator) -> list[Tex
 
     Source: Stable Audio (arXiv 2402.04825), section 4.1 (prompt preparation).
     """
-    known = sorted(fact for fact in clip.facts if fact[0] != 'caption')
+    known = sorted(fact for fact in clip.facts if fact[0] not in NOT_HEARD)
     texts = []
     for _ in range(count):
         chosen = [known[i] for i in rng.permutation(len(known))[: rng.integers(1, len(known) + 1)]]
