@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nemo_audio_restore.checkpoints.registry import list_models
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+    from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
     from nemo_audio_restore.models.speech_codec import SpeechCodecModel
     from nemo_audio_restore.processes.bridge import SchrodingerBridge
     from nemo_audio_restore.signal.spectrogram import MagnitudePhaseSpectrogram
@@ -17,6 +18,7 @@ __version__ = '0.1.0'
 
 _MODULE_OF = {
     'AudioRestoreModel': 'models.audio_restore',
+    'LatentDiffusionModel': 'models.latent_diffusion',
     'MagnitudePhaseSpectrogram': 'signal.spectrogram',
     'SchrodingerBridge': 'processes.bridge',
     'SpeechCodecModel': 'models.speech_codec',
@@ -25,6 +27,7 @@ _MODULE_OF = {
 
 __all__ = [
     'AudioRestoreModel',
+    'LatentDiffusionModel',
     'MagnitudePhaseSpectrogram',
     'SchrodingerBridge',
     'SpeechCodecModel',

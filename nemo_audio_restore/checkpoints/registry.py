@@ -39,6 +39,13 @@ class ModelEntry:
         return PRETRAINED_FOLDER / rest if scheme == 'package' else None
 
 
+_CONVERT_STABLE_AUDIO = (
+    "Stability AI's weights may be downloaded after accepting their licence. Download model_config.json and "
+    'model.safetensors from https://huggingface.co/{repository}, then run '
+    '`audio-restore convert stable-audio --config model_config.json --weights model.safetensors -o {name}.nemo` '
+    'and give the path of that file instead of the name; the text encoder is t5-base, from the hub or a folder.'
+)
+
 _MODELS = (
     ModelEntry(
         name='a2sb_44k_small',
@@ -85,6 +92,32 @@ _MODELS = (
         licence='nsclv1',
         sample_rate=22050,
         size_mb=619,
+    ),
+    ModelEntry(
+        name='stable_audio_open_44k',
+        model_class='LatentDiffusionModel',
+        task='text to audio',
+        description="Stability AI's Stable Audio Open 1.0: 1.06 B parameters, stereo clips of up to 47 s.",
+        location='hf://stabilityai/stable-audio-open-1.0',
+        licence='Stability AI Community License',
+        sample_rate=44100,
+        size_mb=4854,
+        how_to_get=_CONVERT_STABLE_AUDIO.format(
+            repository='stabilityai/stable-audio-open-1.0', name='stable_audio_open_44k'
+        ),
+    ),
+    ModelEntry(
+        name='stable_audio_open_small_44k',
+        model_class='LatentDiffusionModel',
+        task='text to audio',
+        description="Stability AI's Stable Audio Open Small: 341 M parameters, clips of up to 11 s in eight steps.",
+        location='hf://stabilityai/stable-audio-open-small',
+        licence='Stability AI Community License',
+        sample_rate=44100,
+        size_mb=1989,
+        how_to_get=_CONVERT_STABLE_AUDIO.format(
+            repository='stabilityai/stable-audio-open-small', name='stable_audio_open_small_44k'
+        ),
     ),
 )
 
