@@ -141,7 +141,7 @@ def generate(
     """Makes audio from a description; varies, repairs or continues what you have."""
     try:
         texts = clip_targets.read_prompts(prompts or [], prompts_file)
-        changes = {'steps': steps, 'guidance': guidance, 'sampler': sampler}
+        changes = {'steps': steps, 'guidance': guidance, 'sampler': _sampler(sampler)}
         request = _Request(
             model, device, text_encoder, seconds, negative,
             {key: value for key, value in changes.items() if value is not None},
@@ -174,6 +174,17 @@ def generate(
     if failed and len(outcomes) > 1:
         console.say(f'{len(failed)} of {len(outcomes)} clips failed')
     raise typer.Exit(1 if failed else 0)
+
+
+def _sampler(name: str | None) -> str | None:
+    """Our name of a sampler that may have the published program's."""
+    from nemo_audio_restore.generation import GenerationError
+    from nemo_audio_restore.models.latent_diffusion_sampling import sampler_name
+
+    try:
+        return None if name is None else sampler_name(name)
+    except GenerationError as error:
+        raise inputs.UsageError(str(error)) from error
 
 
 def _given(
