@@ -191,13 +191,13 @@ class LatentDiffusionModel(GenerationMixin, LoraMixin, LatentDiffusionTrainingMi
             'seconds_total': _numbers(seconds, count, 'seconds'),
         }
         parts = self.conditions.parts
+        strange = [name for name in parts if name not in (*values, 'prompt')]
+        if strange:
+            raise ValueError(f'this model is also told {", ".join(strange)}: make the condition yourself')
         if 'prompt' in parts:
             if 'prompt' not in self.conditions.conditioners:
                 raise ValueError('this model has no text encoder: give features and mask as condition["prompt"]')
             values['prompt'] = self.conditions.conditioners['prompt'].encode(list(prompts))
-        strange = [name for name in parts if name not in values]
-        if strange:
-            raise ValueError(f'this model is also told {", ".join(strange)}: make the condition yourself')
         return {name: values[name] for name in parts}
 
     @torch.no_grad()

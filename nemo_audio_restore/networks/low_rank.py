@@ -129,11 +129,19 @@ def with_adapter_names(network: nn.Module, state: dict[str, Tensor], *, prefix: 
         prefix: of the network's names in it, with the dot.
 
     Returns:
-        The state under the names of this network; the same if it has adapters already, or the network none.
+        The state under the names of this network; the same if neither or both have adapters.
+
+    Raises:
+        ValueError: the state has adapters and the network none, so that no name would fit.
     """
     own = network.state_dict()
     adapters = {prefix + name: tensor for name, tensor in own.items() if _MARK in name}
-    if not adapters or any(name in state for name in adapters):
+    has_adapters = any(name.startswith(prefix) and _MARK in name for name in state)
+    if has_adapters and not adapters:
+        raise ValueError(
+            'these weights hold LoRA adapters and this model has none: give it the same lora block, or merge them first'
+        )
+    if has_adapters or not adapters:
         return state
     plain = {prefix + name.replace(_BASE, ''): prefix + name for name in own if _BASE in name}
     return {**{plain.get(name, name): tensor for name, tensor in state.items()}, **adapters}

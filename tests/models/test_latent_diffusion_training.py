@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hydra import compose, initialize_config_dir
 from lhotse import CutSet, Recording, SupervisionSegment
 from lightning.pytorch import Callback, Trainer
 from nemo.utils.exp_manager import exp_manager
@@ -25,7 +26,7 @@ def cuts(tmp_path):
     made = []
     for index, seconds in enumerate((0.5, 1.0, 1.25, 2.0)):
         path = tmp_path / f'{index}.wav'
-        soundfile.write(path, 0.3 * rng.standard_normal((round(seconds * RATE), 2)), RATE, subtype='FLOAT')
+        soundfile.write(path, 0.2 * rng.standard_normal((round(seconds * RATE), 2)), RATE, subtype='FLOAT')
         cut = Recording.from_file(path).to_cut()
         text = ('soft rain', 'rain')[index % 2]
         cut.supervisions = [SupervisionSegment(f's{index}', cut.recording_id, 0, cut.duration, text=text)]
@@ -221,3 +222,54 @@ def test_clips_of_the_first_captions_are_logged(config):
     assert list(Writer.sounds) == ['generated/0: soft rain']
     sound, rate = Writer.sounds['generated/0: soft rain']
     assert sound.shape == (1, 4000) and rate == RATE and sound.abs().max() > 0
+
+
+TINY_AUTOENCODER = {
+    'sample_rate': RATE,
+    'network': {
+        'encoder': {'latent_channels': 2, 'widths': [2, 2, 4], 'strides': [4, 4], 'activation': 'snake_beta'},
+        'decoder': {'latent_channels': 2, 'widths': [4, 2, 2], 'strides': [4, 4], 'activation': 'snake_beta'},
+    },
+}
+TINY_NETWORKS = {
+    'stable_audio_44k': {
+        'channels': 32,
+        'multipliers': [1] * 5,
+        'blocks': [1] * 4,
+        'attentions': [0, 1, 0, 0, 1],
+        'num_heads': 2,
+        'token_dim': 32,
+        'max_tokens': 8,
+    },
+    'stable_audio_open_44k': {'dim': 32, 'depth': 1, 'num_heads': 1, 'token_dim': 32, 'summary_dim': 64},
+    'stable_audio_open_small_44k': {'dim': 32, 'depth': 1, 'num_heads': 1, 'token_dim': 32, 'summary_dim': 32},
+}
+
+
+@pytest.mark.parametrize('name', TINY_NETWORKS)
+def test_published_recipe_trains_at_a_tiny_size(name, config, text_encoder_folder, repository):
+    with initialize_config_dir(str(repository / 'conf'), version_base=None):
+        recipe = compose(name)
+    conditioners = {
+        'prompt': {
+            '_target_': 'nemo_audio_restore.models.latent_diffusion_text.TransformersText',
+            'source': str(text_encoder_folder),
+            'max_length': 6,
+            'feature_dim': 32,
+        }
+    }
+    for part, block in recipe.model.conditions.conditioners.items():
+        if part != 'prompt' and block is not None:
+            conditioners[part] = {'dim': 32}
+    changes = {
+        'autoencoder': {**TINY_AUTOENCODER, 'model': config.autoencoder.model},
+        'conditions': {'conditioners': conditioners},
+        'network': {'latent_channels': 2, **TINY_NETWORKS[name]},
+        'window_latents': 512,
+        'train_ds': {'cuts_path': config.train_ds.cuts_path, 'batch_size': 2, 'num_workers': 0},
+        'validation_ds': None,
+    }
+    tiny = OmegaConf.merge(recipe.model, changes)
+    model, _, recorder = fit(tiny, max_steps=2, gradient_clip_val=recipe.trainer.gradient_clip_val)
+    assert len(recorder.steps) == 2 and all(np.isfinite(step['train_loss']) for step in recorder.steps)
+    assert {part.split('.')[0] for part in recorder.changed(model)} == {'network', 'conditions'}

@@ -140,6 +140,8 @@ def test_weights_of_a_plain_network_fit_one_with_adapters():
         assert torch.equal(network(*inputs('transformer')), plain(*inputs('transformer')))
     assert with_adapter_names(network, renamed, prefix='network.') is renamed
     assert with_adapter_names(plain, state, prefix='network.') is state
+    with pytest.raises(ValueError, match='merge them first'):
+        with_adapter_names(plain, renamed, prefix='network.')
 
 
 def test_what_cannot_be_is_said():
