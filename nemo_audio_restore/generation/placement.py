@@ -90,7 +90,7 @@ class Placement:
         part = slice(self.first, self.first + self.needed_samples)
         where = weight[part] > 0
         new, old, share = generated[:, : self.needed_samples], joined[:, part], weight[part]
-        joined[:, part] = np.where(where, old + share * (new - old), old)
+        joined[:, part] = np.where(where, (1 - share) * old + share * new, old)
         return joined
 
     @property
@@ -132,7 +132,7 @@ def place_spans(recording: np.ndarray, spans: Sequence[Span], *, sample_rate: in
     first, last = merged[0][0], merged[-1][1]
     if last - first == total and len(merged) == 1:
         raise GenerationError('the spans hold the whole audio, so that nothing is known: generate without it instead')
-    context = min(round(_LEAST_CONTEXT_S * sample_rate), total - (last - first))
+    context = min(round(_LEAST_CONTEXT_S * sample_rate), window_samples // 4, total - (last - first))
     if last - first + context > window_samples:
         raise GenerationError(
             f'from {first / sample_rate:.2f} to {last / sample_rate:.2f} s is too much at once: the model sees '
