@@ -1,0 +1,166 @@
+"""Writing text with a causal language model: batches of prompts, a cache, and random numbers of one's own.
+
+The library's own ``generate`` draws from the global random state, so that a text would depend on its neighbours in the
+batch; here every item has its generator, and a batch writes what single runs would.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessorList, PreTrainedModel
+
+OnToken = Callable[[int, int], None]
+"""Called with the number of the item and the token that was written."""
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How text is written.
+
+    Attributes:
+        max_new_tokens: at most so many tokens, the end included.
+        temperature: 0 takes the likeliest token; 1 draws from the model's distribution, less makes it sharper.
+        top_k: draw among so many of the likeliest tokens; None for all.
+        top_p: draw among the likeliest tokens that hold this much probability together.
+        no_repeat_ngram: groups of so many tokens may not occur twice, in prompt and answer; 0 for no such rule.
+        seed: of the draws; an item's text does not depend on the others of its batch.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    no_repeat_ngram: int = 0
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.max_new_tokens < 1 or self.temperature < 0 or self.no_repeat_ngram < 0:
+            raise ValueError(
+                'max_new_tokens must be at least 1, temperature and no_repeat_ngram at least 0; got '
+                f'{self.max_new_tokens}, {self.temperature}, {self.no_repeat_ngram}'
+            )
+        if not 0 < self.top_p <= 1 or (self.top_k is not None and self.top_k < 1):
+            raise ValueError(f'top_p must be in (0, 1] and top_k at least 1; got {self.top_p}, {self.top_k}')
+
+
+@torch.no_grad()
+def write_text(
+    language_model: 'PreTrainedModel',
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    stop_id: int,
+    padding_id: int,
+    settings: TextSettings,
+    on_token: OnToken | None = None,
+) -> list[list[int]]:
+    """Continues prompts.
+
+    Args:
+        language_model: of `transformers`, in evaluation mode.
+        input_ids: (B, S) prompts, padded on the left.
+        attention_mask: (B, S), 0 for padding.
+        stop_id: the token that ends a text.
+        padding_id: what ended items go on with.
+        settings: how text is written.
+        on_token: called for every token as soon as it is known, also for the one that ends a text.
+
+    Returns:
+        The new tokens of each item, with the one that ends it unless the text was cut.
+    """
+    written: list[list[int]] = [[] for _ in input_ids]
+    rules, draws = _rules(settings), _draws(settings, len(input_ids))
+    ids, mask = input_ids, attention_mask
+    positions = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)
+    step, cache = ids, None
+    running = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+    for _ in range(settings.max_new_tokens):
+        output = language_model(
+            input_ids=step,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = output.past_key_values
+        scores = rules(ids, output.logits[:, -1].float())
+        token = torch.where(running, _choose(scores, draws), padding_id)
+        for item in running.nonzero().flatten().tolist():
+            written[item].append(int(token[item]))
+            if on_token is not None:
+                on_token(item, written[item][-1])
+        running = running & (token != stop_id)
+        if not running.any():
+            break
+        step = token[:, None]
+        ids = torch.cat([ids, step], dim=1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+    return written
+
+
+@torch.no_grad()
+def answer_log_likelihoods(
+    language_model: 'PreTrainedModel', input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+) -> Tensor:
+    """How likely a model finds answers.
+
+    Args:
+        language_model: of `transformers`, in evaluation mode.
+        input_ids: (B, S) questions with answers, padded on the right.
+        attention_mask: (B, S), 0 for padding.
+        labels: (B, S), -100 for what is no answer.
+
+    Returns:
+        (B,) natural logarithms of the likelihoods of whole answers.
+    """
+    logits = language_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+    # Position t predicts token t + 1.
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction='none'
+    )
+    return -losses.sum(dim=1)
+
+
+def _rules(settings: TextSettings) -> 'LogitsProcessorList':
+    from transformers import (
+        LogitsProcessorList,
+        NoRepeatNGramLogitsProcessor,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
+
+    rules = LogitsProcessorList()
+    if settings.no_repeat_ngram:
+        rules.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram))
+    if settings.temperature:
+        rules.append(TemperatureLogitsWarper(float(settings.temperature)))
+        if settings.top_k is not None:
+            rules.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1:
+            rules.append(TopPLogitsWarper(settings.top_p))
+    return rules
+
+
+def _draws(settings: TextSettings, items: int) -> list[torch.Generator]:
+    """A generator for each item, all with the same seed; none where nothing is drawn."""
+    return [torch.Generator().manual_seed(settings.seed) for _ in range(items if settings.temperature else 0)]
+
+
+def _choose(scores: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+    """(B,) tokens: the likeliest, or drawn by inversion of the distribution."""
+    if not draws:
+        return scores.argmax(dim=-1)
+    level = torch.stack([torch.rand((), generator=draw, dtype=torch.float64) for draw in draws])
+    probabilities, tokens = scores.double().softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+    # The first token at which the sum of probabilities exceeds the draw; rounding must not lead beyond the last.
+    index = (probabilities.cumsum(dim=-1) <= level.to(scores.device)[:, None]).sum(dim=-1)
+    possible = (probabilities > 0).sum(dim=-1) - 1
+    return tokens.gather(1, torch.minimum(index, possible)[:, None])[:, 0]

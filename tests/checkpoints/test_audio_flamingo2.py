@@ -1,0 +1,183 @@
+"""Claims about the released layout of Audio Flamingo 2, on a release made of random tensors."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nemo_audio_restore.checkpoints.audio_flamingo2 import METADATA, ReleasedTensors, fill_parts
+from nemo_audio_restore.checkpoints.audio_flamingo2_names import FlamingoParts
+from nemo_audio_restore.checkpoints.errors import CheckpointError
+from nemo_audio_restore.networks.audio_transform import AudioTransform
+from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLayers
+from nemo_audio_restore.networks.window_towers import HtsatTower
+
+TOWER = {'embed_dim': 8, 'depths': [1, 2, 1, 1], 'num_heads': [1, 1, 2, 2], 'fusion': True}
+TRANSFORM = {'num_layers': 2, 'num_heads': 1, 'inner_dim': 16}
+CROSS = {'layers': [0, 1], 'num_heads': 1, 'head_dim': 64, 'ff_mult': 2}
+WIDTH, VOCABULARY = 16, 20
+DROPPED = {'head.weight': (3, 3), 'logmel_extractor.melW': (4, 64), 'layers.0.blocks.1.attn_mask': (2, 4, 4)}
+QUERY = 'layers.0.blocks.0.attn.qkv.weight'
+LAYER = 'lang_encoder.{}.1.mlp.up_proj.weight'
+
+
+def empty_parts():
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tower = HtsatTower(**TOWER)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+    )
+    return FlamingoParts(
+        tower,
+        AudioTransform(dim=tower.feature_dim, **TRANSFORM),
+        CrossAttentionLayers(dim=WIDTH, audio_dim=tower.feature_dim, **CROSS),
+        Qwen2ForCausalLM(config),
+    )
+
+
+def released(prefix='clap.nvclap.'):
+    """Names and tensors as in the published files."""
+    torch.manual_seed(0)
+    tensors, thirds = {}, {}
+    for network, name, source in empty_parts().sources(prefix):
+        tensor = network.state_dict()[name]
+        tensor = torch.randn(tensor.shape) if tensor.is_floating_point() else tensor.clone()
+        if source.third is not None:
+            thirds.setdefault(source.names[0], []).append(tensor)
+        else:
+            first = tensors.setdefault(source.names[0], tensor)
+            tensors.update({copy: first.clone() for copy in source.names[1:]})
+    tensors.update({name: torch.cat(rows) for name, rows in thirds.items()})
+    tensors.update({prefix + name: torch.zeros(shape) for name, shape in DROPPED.items()})
+    return tensors
+
+
+def write(folder, tensors):
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted(tensors)
+    chunks = {'model_chunk_0': names[: len(names) // 2], 'model_chunk_1': names[len(names) // 2 :]}
+    for chunk, members in chunks.items():
+        save_file({name: tensors[name].contiguous() for name in members}, folder / f'{chunk}.safetensors')
+    (folder / METADATA).write_text(json.dumps(chunks))
+    return folder
+
+
+def load(folder, dtype=torch.float32):
+    with ReleasedTensors(folder) as files:
+        with torch.device('meta'):
+            parts = empty_parts()
+        fill_parts(files, parts, dtype=dtype)
+    return parts
+
+
+@pytest.mark.parametrize('prefix', ['clap.nvclap.', 'clap.afclap.'])
+def test_release_gives_its_sizes_and_every_tensor(tmp_path, prefix):
+    tensors = released(prefix)
+    write(tmp_path / 'model' / 'safe_ckpt', tensors)
+    with ReleasedTensors(tmp_path / 'model') as files:
+        sizes = files.sizes()
+    assert (sizes.audio_tower, sizes.audio_transform, sizes.cross_attention) == (TOWER, TRANSFORM, CROSS)
+    assert (sizes.vocabulary, sizes.width, sizes.layers) == (VOCABULARY, WIDTH, 2)
+    parts = load(tmp_path / 'model')
+    for network, name, source in parts.sources(prefix):
+        expected = tensors[source.names[0]]
+        expected = expected if source.third is None else expected.chunk(3)[source.third]
+        assert torch.equal(network.state_dict()[name], expected), name
+
+
+@torch.no_grad()
+def test_networks_filled_from_the_meta_device_work(tmp_path):
+    parts = load(write(tmp_path, released()))
+    language = parts.language_model.eval()
+    assert language.lm_head.weight is language.model.embed_tokens.weight
+    ids = torch.arange(6)[None]
+    # Positions count: the constants that no file holds are there.
+    assert not torch.allclose(language(ids).logits[0, -1], language(ids.flip(1)).logits[0, 0], atol=1e-4)
+    assert torch.isfinite(language(ids).logits).all()
+    assert parts.audio_tower.eval().encode_mel(torch.zeros(1, 1, 100, 64)).shape == (1, 64, 64)
+
+
+def test_half_precision_spares_what_does_not_survive_it(tmp_path):
+    parts = load(write(tmp_path, released()), torch.bfloat16)
+    kept = {
+        name
+        for part in (parts.audio_tower, parts.audio_transform, parts.cross_attention, parts.language_model)
+        for name, tensor in part.state_dict().items()
+        if tensor.dtype != torch.bfloat16
+    }
+    assert 'inverse_frequencies' in kept
+    assert all(name.endswith(('inverse_frequencies', 'index', 'num_batches_tracked')) for name in kept)
+
+
+@pytest.mark.parametrize(
+    ('edit', 'message'),
+    [
+        (lambda t: t.pop('audio_transformer_clap.layer_stack.1.pos_ffn.w_1.bias'), r'w_1\.bias is missing'),
+        (lambda t: t.pop(f'clap.nvclap.{QUERY}'), r'qkv\.weight is missing, expected shape \(24, 8\)'),
+        (
+            lambda t: t.update({'lang_encoder.model.norm.weight': torch.zeros(3)}),
+            r'lang_encoder\.model\.norm\.weight has shape \(3,\), expected \(16,\)',
+        ),
+        (lambda t: t.update({'lang_encoder.extra': torch.zeros(2)}), r'extra of shape \(2,\) belongs to no network'),
+        (
+            lambda t: t.update({LAYER.format('old_decoder_blocks'): torch.zeros(24, 16)}),
+            r'layers\.1\.decoder_layer\.mlp\.up_proj\.weight and its copy .* hold different values',
+        ),
+        (lambda t: t.pop('clap.nvclap.norm.weight'), 'holds no audio tower'),
+        (lambda t: t.pop('lang_encoder.model.embed_tokens.weight'), r'embed_tokens\.weight is missing'),
+        (
+            lambda t: [t.pop(name) for name in list(t) if 'cross_attn_layer_sound' in name],
+            'holds no cross-attention',
+        ),
+    ],
+)
+def test_tensors_that_are_wrong_are_named(tmp_path, edit, message):
+    tensors = released()
+    edit(tensors)
+    write(tmp_path, tensors)
+    with pytest.raises(CheckpointError, match=message):
+        with ReleasedTensors(tmp_path) as files:
+            files.sizes()
+            fill_parts(files, empty_parts())
+
+
+def test_copies_may_be_left_out(tmp_path):
+    tensors = released()
+    for name in list(tensors):
+        if 'old_decoder_blocks' in name or 'gated_cross_attn_layers_sound' in name or 'lm_head' in name:
+            del tensors[name]
+    load(write(tmp_path, tensors))
+
+
+def test_folders_that_are_no_release_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'holds no metadata\.json'):
+        ReleasedTensors(tmp_path)
+    for content, message in (
+        ('{', 'is no JSON file'),
+        ('[1]', 'must hold lists of names'),
+        ('{"a": 1}', 'must hold lists of names'),
+        ('{"../a": []}', 'names files outside its folder'),
+    ):
+        (tmp_path / METADATA).write_text(content)
+        with pytest.raises(CheckpointError, match=message):
+            ReleasedTensors(tmp_path)
+    write(tmp_path, released())
+    names = json.loads((tmp_path / METADATA).read_text())
+    (tmp_path / METADATA).write_text(json.dumps({'model_chunk_0': ['none']}))
+    with pytest.raises(CheckpointError, match='lacks none, which'):
+        ReleasedTensors(tmp_path)
+    (tmp_path / METADATA).write_text(json.dumps(names))
+    (tmp_path / 'model_chunk_1.safetensors').write_bytes(b'0123456789')
+    with pytest.raises(CheckpointError, match='not a safetensors file'):
+        ReleasedTensors(tmp_path)
+    (tmp_path / 'model_chunk_1.safetensors').unlink()
+    with pytest.raises(FileNotFoundError, match=r'lacks model_chunk_1\.safetensors'):
+        ReleasedTensors(tmp_path)
