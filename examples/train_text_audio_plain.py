@@ -79,25 +79,26 @@ def load_clips(manifest: Path, tower: nn.Module, cache: Path) -> list[Clip]:
     """Every recording of a cut manifest as a spectrogram; the bytes are kept in ``cache``."""
     with gzip.open(manifest, 'rt') as lines:
         cuts = [json.loads(line) for line in lines]
-    if not cache.exists():
-        pictures = [levels_of(read_mono(cut, manifest.parent, tower.sample_rate), tower.log_mel) for cut in cuts]
-        ends = np.cumsum([picture.shape[1] for picture in pictures])
+    known: dict[str, np.ndarray] = {}
+    if cache.exists():
+        with np.load(cache) as kept:
+            known = {name: kept[name] for name in kept.files}
+    missing = [cut for cut in cuts if cut['id'] not in known]
+    for cut in missing:
+        known[cut['id']] = levels_of(read_mono(cut, manifest.parent, tower.sample_rate), tower.log_mel)
+    if missing:
         partial = cache.with_suffix('.partial.npz')
-        np.savez(partial, levels=np.concatenate(pictures, axis=1), ends=ends)
+        np.savez(partial, **known)
         os.replace(partial, cache)
-    with np.load(cache) as kept:
-        pictures = np.split(kept['levels'], kept['ends'][:-1], axis=1)
-    if len(pictures) != len(cuts):
-        raise SystemExit(f'{cache} belongs to another corpus: delete it')
     return [
         Clip(
-            levels=picture,
+            levels=known[cut['id']],
             caption=cut['supervisions'][0]['text'],
             name=str(cut['custom']['class']),
             task=str(cut['custom']['task']),
             facts=facts_of(cut),
         )
-        for cut, picture in zip(cuts, pictures, strict=True)
+        for cut in cuts
     ]
 
 
@@ -301,9 +302,7 @@ def train(options: argparse.Namespace) -> None:
     tower = model.audio_tower
     frames = tower.window_samples // tower.log_mel.hop_length
     sets = {
-        name: load_clips(
-            options.data / f'{name}.jsonl.gz', tower.log_mel, tower.sample_rate, options.out / f'{name}.npz'
-        )
+        name: load_clips(options.data / f'{name}.jsonl.gz', tower, options.out / f'{name}.npz')
         for name in ('train', 'validation')
     }
     texts = {

@@ -1,8 +1,11 @@
 """LAION's CLAP files: converted once to safetensors without running code from them, and read into transformers."""
 
+import math
 import re
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,9 +14,10 @@ from torch import Tensor
 
 from nemo_audio_restore.checkpoints.errors import CheckpointError
 from nemo_audio_restore.checkpoints.tensor_files import fill, read_tensors
+from nemo_audio_restore.checkpoints.text_encoders import load_clap_text
 
 if TYPE_CHECKING:
-    from transformers import ClapAudioConfig, ClapAudioModelWithProjection
+    from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapTextModelWithProjection
 
 _PREFIX = 'module.'
 _AUDIO = 'module.audio_branch.'
@@ -23,6 +27,30 @@ _NOT_READ = re.compile(
     r'.*(spectrogram_extractor|logmel_extractor|tscam_conv|\.head\.|attn_mask|relative_position_index)'
 )
 _HEAD = 32
+_AUDIO_SIZES = (
+    'patch_embeds_hidden_size',
+    'hidden_size',
+    'depths',
+    'num_attention_heads',
+    'num_hidden_layers',
+    'num_mel_bins',
+    'projection_dim',
+    'enable_fusion',
+    'fusion_type',
+    'window_size',
+    'spec_size',
+)
+_TEXT_SIZES = (
+    'vocab_size',
+    'hidden_size',
+    'num_hidden_layers',
+    'num_attention_heads',
+    'intermediate_size',
+    'max_position_embeddings',
+    'type_vocab_size',
+    'projection_dim',
+    'layer_norm_eps',
+)
 _RENAMED = (
     ('batch_norm.', 'bn0.'),
     ('attention.output.dense', 'attn.proj'),
@@ -62,6 +90,56 @@ def convert_clap(source: str | Path, target: str | Path) -> int:
     return len(kept)
 
 
+@dataclass(frozen=True)
+class Clap:
+    """What a CLAP file holds.
+
+    Attributes:
+        audio: transformers' HTSAT with projection, in evaluation mode.
+        text: transformers' RoBERTa with projection, in evaluation mode.
+        audio_config: keys of ``ClapAudioConfig`` that the file determines.
+        text_config: keys of ``ClapTextConfig`` that the file determines.
+        scale: the factor on similarities that the audio side learned, the inverse of the temperature.
+    """
+
+    audio: 'ClapAudioModelWithProjection'
+    text: 'ClapTextModelWithProjection'
+    audio_config: dict[str, Any]
+    text_config: dict[str, Any]
+    scale: float
+
+
+def load_clap(path: str | Path, *, num_heads: int | None = None) -> Clap:
+    """Both sides of a CLAP file.
+
+    Args:
+        path: file in LAION's layout: theirs, or what :func:`convert_clap` made of it.
+        num_heads: attention heads of the text side, which leave no trace in the file; None for heads of 64.
+
+    Returns:
+        The towers with their sizes, and the temperature.
+
+    Raises:
+        CheckpointError: the file is refused, is no CLAP file, has other encoders, or lacks tensors.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if Path(path).suffix != '.safetensors':
+            converted = Path(folder) / 'clap.safetensors'
+            convert_clap(path, converted)
+            path = converted
+        audio, text = load_clap_audio(path), load_clap_text(path, num_heads=num_heads)
+        scale = read_tensors(path).get('module.logit_scale_a')
+        if scale is None:
+            raise CheckpointError(f'{path} holds no temperature (module.logit_scale_a)')
+        return Clap(
+            audio,
+            text,
+            {key: getattr(audio.config, key) for key in _AUDIO_SIZES},
+            {key: getattr(text.config, key) for key in _TEXT_SIZES},
+            float(scale.exp()),
+        )
+
+
 def load_clap_audio(path: str | Path) -> 'ClapAudioModelWithProjection':
     """The audio side of a CLAP file, with its projection to the space shared with text.
 
@@ -96,24 +174,6 @@ def load_clap_audio(path: str | Path) -> 'ClapAudioModelWithProjection':
     return model.eval()
 
 
-def clap_scale(path: str | Path) -> float:
-    """The factor on similarities that a CLAP file learned for its audio side, the inverse of the temperature.
-
-    Args:
-        path: file in LAION's layout.
-
-    Returns:
-        The factor.
-
-    Raises:
-        CheckpointError: the file holds none.
-    """
-    scale = read_tensors(path).get('module.logit_scale_a')
-    if scale is None:
-        raise CheckpointError(f'{path} holds no module.logit_scale_a')
-    return float(scale.exp())
-
-
 def _config_of(tensors: dict[str, Tensor], path: str) -> 'ClapAudioConfig':
     from transformers import ClapAudioConfig
 
@@ -138,6 +198,8 @@ def _config_of(tensors: dict[str, Tensor], path: str) -> 'ClapAudioConfig':
         num_hidden_layers=len(depths),
         num_mel_bins=shape(f'{_AUDIO}bn0.weight')[0],
         projection_dim=shape(f'{_PROJECTION}2.weight')[0],
+        # A table of (2 w - 1)^2 differences of position for windows of w by w.
+        window_size=(math.isqrt(shape(table.format(0))[0]) + 1) // 2,
         enable_fusion=has_fusion,
         fusion_type='channel_map' if has_fusion else None,
     )

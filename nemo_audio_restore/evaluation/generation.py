@@ -75,6 +75,12 @@ class Reference:
     def load(cls, path: str | Path) -> 'Reference':
         """Reads what :meth:`save` wrote.
 
+        Args:
+            path: of the file.
+
+        Returns:
+            The statistics.
+
         Raises:
             GenerationError: it is no such file.
         """

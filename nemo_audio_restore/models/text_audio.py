@@ -1,21 +1,27 @@
 """TextAudioModel: texts and recordings in one space, trained by contrast. Wiring only."""
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import soxr
 import torch
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import Self
 
+from nemo_audio_restore.checkpoints.clap import load_clap
 from nemo_audio_restore.evaluation.retrieval import text_audio_scores, zero_shot_accuracy
 from nemo_audio_restore.losses.contrastive import ContrastiveLoss
 from nemo_audio_restore.models.base import BaseModel
 from nemo_audio_restore.models.blocks import ConfigError, build
+from nemo_audio_restore.models.text_towers import ClapTextTower
 from nemo_audio_restore.models.with_audio_data import AudioDataMixin
+from nemo_audio_restore.networks.clap_audio import ClapAudioTower
 from nemo_audio_restore.signal.windows import filled_windows
 
 _DEFAULT_CROPS = 4
@@ -48,6 +54,47 @@ class TextAudioModel(AudioDataMixin, BaseModel):
         self.sample_rate = audio_tower.sample_rate
         super().__init__(cfg=cfg, trainer=trainer)
         self.audio_tower, self.text_tower, self.loss = audio_tower, text_tower, loss
+
+    @classmethod
+    def from_clap(cls, path: str | Path, *, tokenizer: str = 'roberta-base', num_heads: int | None = None) -> Self:
+        """Takes both towers and the temperature from a CLAP file of LAION.
+
+        Args:
+            path: ``.pt`` file of LAION, or what :func:`convert_clap` made of it. No code from it is run.
+            tokenizer: name of RoBERTa's tokenizer on the hub, or a folder.
+            num_heads: attention heads of the text side, which leave no trace in the file; None for heads of 64.
+
+        Returns:
+            The model in evaluation mode.
+
+        Raises:
+            CheckpointError: the file is refused, is no CLAP file, or has other towers than HTSAT and RoBERTa.
+        """
+        found = load_clap(path, num_heads=num_heads)
+        model = cls(
+            OmegaConf.create(
+                {
+                    'target': f'{cls.__module__}.{cls.__qualname__}',
+                    'audio_tower': {
+                        '_target_': f'{ClapAudioTower.__module__}.{ClapAudioTower.__qualname__}',
+                        'config': found.audio_config,
+                    },
+                    'text_tower': {
+                        '_target_': f'{ClapTextTower.__module__}.{ClapTextTower.__qualname__}',
+                        'config': found.text_config,
+                        'tokenizer': tokenizer,
+                    },
+                    'loss': {'temperature': 1 / found.scale, 'max_scale': max(100.0, math.ceil(found.scale))},
+                    'card': {
+                        'summary': "LAION's CLAP (arXiv 2211.06687), converted.",
+                        'license_name': 'see the source of the file',
+                    },
+                }
+            )
+        )
+        model.audio_tower.network.load_state_dict(found.audio.state_dict())
+        model.text_tower.network.load_state_dict(found.text.state_dict())
+        return model.eval()
 
     @property
     def window_samples(self) -> int:
