@@ -139,7 +139,7 @@ def with_adapter_names(network: nn.Module, state: dict[str, Tensor], *, prefix: 
     has_adapters = any(name.startswith(prefix) and _MARK in name for name in state)
     if has_adapters and not adapters:
         raise ValueError(
-            'these weights hold LoRA adapters and this model has none: give it the same lora block, or merge them first'
+            'these weights hold LoRA adapters and the model has none: give it the same lora block, or merge them first'
         )
     if has_adapters or not adapters:
         return state
