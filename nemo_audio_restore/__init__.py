@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
     from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
     from nemo_audio_restore.models.speech_codec import SpeechCodecModel
+    from nemo_audio_restore.models.text_audio import TextAudioModel
     from nemo_audio_restore.processes.bridge import SchrodingerBridge
     from nemo_audio_restore.signal.spectrogram import MagnitudePhaseSpectrogram
 
@@ -22,6 +23,7 @@ _MODULE_OF = {
     'MagnitudePhaseSpectrogram': 'signal.spectrogram',
     'SchrodingerBridge': 'processes.bridge',
     'SpeechCodecModel': 'models.speech_codec',
+    'TextAudioModel': 'models.text_audio',
     'list_models': 'checkpoints.registry',
 }
 
@@ -31,6 +33,7 @@ __all__ = [
     'MagnitudePhaseSpectrogram',
     'SchrodingerBridge',
     'SpeechCodecModel',
+    'TextAudioModel',
     '__version__',
     'list_models',
 ]

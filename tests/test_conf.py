@@ -14,6 +14,8 @@ NAMES = ['a2sb_44k', 'a2sb_44k_tfinetune', 'a2sb_44k_small']
 OTHER_NAMES = [
     'speech_codec_22k',
     'speech_codec_22k_small',
+    'text_audio',
+    'text_audio_small',
     'stable_audio_44k',
     'stable_audio_open_44k',
     'stable_audio_open_small_44k',
