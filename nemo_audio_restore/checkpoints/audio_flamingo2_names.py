@@ -75,9 +75,7 @@ class FlamingoParts:
             Network, name of a tensor in its state, and where that is.
         """
         for name in self.audio_tower.state_dict():
-            part = _QKV.search(name)
-            third = ('query', 'key', 'value').index(part[1]) if part else None
-            yield self.audio_tower, name, Source((tower_prefix + _renamed(name, _TOWER_NAMES),), third)
+            yield self.audio_tower, name, tower_source(name, tower_prefix)
         for name in self.audio_transform.state_dict():
             yield self.audio_transform, name, Source((TRANSFORM + _renamed(name, _TRANSFORM_NAMES),))
         for name in self.cross_attention.state_dict():
@@ -85,6 +83,21 @@ class FlamingoParts:
             yield self.cross_attention, name, _cross_source(index, _renamed(rest, _CROSS_NAMES))
         for name in self.language_model.state_dict():
             yield self.language_model, name, _language_source(name)
+
+
+def tower_source(name: str, prefix: str) -> Source:
+    """Where a tensor of the audio tower is found.
+
+    Args:
+        name: in the state of :class:`HtsatTower`.
+        prefix: what is in front of the names of the tower.
+
+    Returns:
+        Its place.
+    """
+    part = _QKV.search(name)
+    third = ('query', 'key', 'value').index(part[1]) if part else None
+    return Source((prefix + _renamed(name, _TOWER_NAMES),), third)
 
 
 def is_dropped(name: str, tower_prefix: str) -> bool:

@@ -5,13 +5,27 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from nemo_audio_restore.checkpoints.af_clap import af_clap_of
 from nemo_audio_restore.checkpoints.audio_flamingo2 import ReleasedTensors, fill_parts
 from nemo_audio_restore.checkpoints.audio_flamingo2_names import TRANSFORM, FlamingoParts
 from nemo_audio_restore.losses.answers import answer_loss
 from nemo_audio_restore.networks.audio_transform import AudioTransform
 from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLayers, decoder_layers
 from nemo_audio_restore.networks.window_towers import HtsatTower
+
+T5_SIZES = (
+    'vocab_size',
+    'd_model',
+    'd_kv',
+    'd_ff',
+    'num_layers',
+    'num_heads',
+    'feed_forward_proj',
+    'dropout_rate',
+    'layer_norm_epsilon',
+)
 
 pytestmark = pytest.mark.needs_fixtures
 
@@ -182,3 +196,25 @@ def test_gradients_of_what_is_trained(parts, arrays, folder):
             compared += 1
     assert compared == len(expected)
     assert any(name.startswith(TRANSFORM) for name in expected)
+
+
+@torch.no_grad()
+def test_likeness_of_audio_and_text(parts, arrays, folder):
+    from transformers import T5Config, T5EncoderModel
+
+    facts = json.loads((folder / 'afclap.json').read_text())
+    with np.load(folder / 'afclap.npz') as file:
+        expected = {name: torch.from_numpy(np.asarray(file[name])) for name in file.files}
+    tensors = load_file(folder / 'afclap_text_and_heads.safetensors')
+    with ReleasedTensors(folder) as released:
+        prefix = released.tower_prefix
+        for name in released.shapes:
+            if name.startswith(prefix):
+                tensors['module.audio_branch.' + name.removeprefix(prefix)] = released.read(name)
+    config = {name: value for name, value in facts['t5_config'].items() if name in T5_SIZES}
+    model = af_clap_of(tensors, T5EncoderModel(T5Config(**config)), source='the reference')
+    assert close(model.embed_features(arrays['htsat_encodings']), expected['audio_embed'], 1e-5)
+    assert close(model.embed_text(expected['text_ids'], expected['text_mask']), expected['text_embed'], 1e-5)
+    windows = arrays['clips_i16'][:1].float() / 32767
+    found = model.similarity(windows, expected['text_ids'], expected['text_mask'])
+    assert close(found, expected['similarity'][:1], 1e-4)
