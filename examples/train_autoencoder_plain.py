@@ -47,11 +47,11 @@ class StereoStore:
         share = 60 * minutes / len(cuts)
         self.clips = []
         for cut in cuts:
-            count = max(1, math.ceil(min(share, cut['duration']) / EXCERPT_S))
+            kept = min(share, cut['duration'])
+            count = max(1, math.ceil(kept / EXCERPT_S))
+            length, stretch = kept / count, cut['duration'] / count
             for part in range(count):
-                length = min(EXCERPT_S, cut['duration'] / count)
-                room = cut['duration'] / count - length
-                begin = cut['start'] + (part + rng.random()) * room + part * length
+                begin = cut['start'] + part * stretch + rng.random() * (stretch - length)
                 self.clips.append(self._read(manifest.parent, cut, begin, length, sample_rate))
         self.weights = np.array([clip.shape[1] for clip in self.clips], dtype=np.float64)
         self.weights /= self.weights.sum()
@@ -141,6 +141,12 @@ def validate(network: SpectralAutoencoder, clips: Tensor, sample_rate: int) -> d
     }
 
 
+@torch.no_grad()
+def latent_scale(network: SpectralAutoencoder, crops: Tensor) -> float:
+    """Root mean square of the latents of crops (B, 2, T): divided by it, a diffusion model sees values near 1."""
+    return round(network.latent_scale * float(network.encode(crops).square().mean().sqrt()), 4)
+
+
 def save(path: Path, state: dict) -> None:
     """Writes a checkpoint under its final name only when it is complete."""
     partial = path.with_suffix('.partial')
@@ -172,9 +178,12 @@ def train(options: argparse.Namespace) -> None:
     stores = [StereoStore(path, rate, minutes=options.minutes_in_memory, rng=picks) for path in options.data]
     heard = StereoStore(options.validation, rate, minutes=3, rng=picks)
     shown = [clip[:, : 6 * rate] for clip in heard.clips if clip.shape[1] >= 6 * rate][:16]
+    if not shown:
+        raise ValueError(f'{options.validation} holds no recording of 6 seconds')
     shown = torch.from_numpy(np.stack(shown).astype(np.float32) / 32768)
     print(*(f'{sum(clip.shape[1] for clip in store.clips) / rate / 60:.0f} minutes' for store in stores), flush=True)
     length = options.crop_latents * network.ratio
+    measured = batch_of(stores, 256, length, picks)
     step, seconds_before, last = 0, 0.0, options.out / 'last.pt'
     if not last.exists():
         error = start_from_components(network, batch_of(stores, 320, length, picks))
@@ -196,6 +205,7 @@ def train(options: argparse.Namespace) -> None:
             due = time.monotonic() - validated > 60 * options.validation_minutes
             if due or progress >= 1:
                 state = {'network': network.state_dict(), 'averaged': averaged.state_dict()}
+                state['latent_scale'] = latent_scale(averaged, measured)
                 save(last, state | {'optimizer': optimizer.state_dict(), 'step': step, 'seconds': seconds})
                 row = {'step': step, 'minutes': round(seconds / 60, 1)}
                 row |= {'losses': np.mean(parts or [[0]], axis=0).round(4).tolist()}

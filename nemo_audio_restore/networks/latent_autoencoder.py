@@ -3,6 +3,7 @@
 Source: Stable Audio (arXiv 2402.04825), section 3.1; Stable Audio Open (arXiv 2407.14358), section 3.1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ class LatentAutoencoder(nn.Module):
         """
         padding = -self._checked(audio).shape[-1] % self.ratio
         encoded = encode_in_chunks(
-            self.encoder,
+            self._encoder_for(audio),
             functional.pad(audio, (0, padding)),
             size=chunk_latents,
             context=self.encoder_context,
@@ -131,14 +132,23 @@ class LatentAutoencoder(nn.Module):
         length = available if length is None else length
         if not 1 <= length <= available:
             raise ValueError(f'{latents.shape[2]} latents hold 1 to {available} samples; asked for {length}')
+        decoder = self._decoder_for(latents)
         return decode_in_chunks(
-            lambda piece: self.decoder(piece * self.latent_scale),
+            lambda piece: decoder(piece * self.latent_scale),
             latents,
             size=chunk_latents,
             context=self.decoder_context,
             ratio=self.ratio,
             length=length,
         )
+
+    def _encoder_for(self, audio: Tensor) -> Callable[[Tensor], Tensor]:
+        """The encoder, or something that computes the same for this input in less time."""
+        return self.encoder
+
+    def _decoder_for(self, latents: Tensor) -> Callable[[Tensor], Tensor]:
+        """The decoder, or something that computes the same for this input in less time."""
+        return self.decoder
 
     def _checked(self, audio: Tensor) -> Tensor:
         if audio.ndim != 3 or audio.shape[1] != self.audio_channels or audio.shape[2] == 0:

@@ -21,7 +21,11 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to the same shape."""
-        return snake(x, self.alpha, 1 / (self.alpha + _EPSILON))
+        return snake(x, *self.frequency_and_height())
+
+    def frequency_and_height(self) -> tuple[Tensor, Tensor]:
+        """What :func:`snake` takes, (1, C, 1) each."""
+        return self.alpha, 1 / (self.alpha + _EPSILON)
 
 
 class SnakeBeta(nn.Module):
@@ -40,8 +44,11 @@ class SnakeBeta(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to the same shape."""
-        frequency, height = self.alpha[:, None].exp(), self.beta[:, None].exp()
-        return snake(x, frequency, 1 / (height + _EPSILON))
+        return snake(x, *self.frequency_and_height())
+
+    def frequency_and_height(self) -> tuple[Tensor, Tensor]:
+        """What :func:`snake` takes, (C, 1) each."""
+        return self.alpha[:, None].exp(), 1 / (self.beta[:, None].exp() + _EPSILON)
 
 
 def snake(x: Tensor, frequency: Tensor, height: Tensor) -> Tensor:

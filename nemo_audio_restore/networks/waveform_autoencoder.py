@@ -4,14 +4,21 @@ Source: Stable Audio (arXiv 2402.04825), section 3.1; Stable Audio Open (arXiv 2
 """
 
 import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
 
 from nemo_audio_restore.networks.latent_autoencoder import LatentAutoencoder
 from nemo_audio_restore.networks.waveform_chunks import decoder_context, encoder_context
 from nemo_audio_restore.networks.waveform_coder import WaveformDecoder, WaveformEncoder
+from nemo_audio_restore.networks.waveform_inference import prepared
 
 
 class WaveformAutoencoder(LatentAutoencoder):
     """An autoencoder of convolutions over waveforms.
+
+    Without gradients on a CPU it computes the same by :mod:`nemo_audio_restore.networks.waveform_inference`.
 
     Args:
         encoder: audio to means and spreads.
@@ -39,3 +46,13 @@ class WaveformAutoencoder(LatentAutoencoder):
             decoder_context=decoder_context(decoder, ratios[0]),
             latent_scale=latent_scale,
         )
+
+    def _encoder_for(self, audio: Tensor) -> Callable[[Tensor], Tensor]:
+        return prepared(self.encoder) if _without_gradients_on_cpu(audio) else self.encoder
+
+    def _decoder_for(self, latents: Tensor) -> Callable[[Tensor], Tensor]:
+        return prepared(self.decoder) if _without_gradients_on_cpu(latents) else self.decoder
+
+
+def _without_gradients_on_cpu(x: Tensor) -> bool:
+    return x.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')

@@ -106,9 +106,9 @@ def test_coding_in_chunks_equals_coding_at_once(chunk, activation):
         torch.testing.assert_close(chunked.mean, whole.mean, atol=1e-6, rtol=0)
         torch.testing.assert_close(chunked.std, whole.std, atol=1e-6, rtol=0)
         latents = noise(2, 3, 64).double()
-        # In float64 rounding leaves 1e-13: any missing context would show.
+        # In float64 rounding leaves 1e-13 of the values: any missing context would show.
         torch.testing.assert_close(
-            network.decode(latents, chunk_latents=chunk), network.decoder(latents), atol=1e-12, rtol=0
+            network.decode(latents, chunk_latents=chunk), network.decoder(latents), atol=1e-11, rtol=0
         )
 
 
