@@ -82,6 +82,7 @@ def add_adapters(network: nn.Module, settings: LowRankSettings) -> None:
         target_modules=layers,
     )
     inject_adapter_in_model(config, network, adapter_name=_ADAPTER)
+    network.train(network.training)  # new modules begin in training mode, with dropout
 
 
 def set_adapter_strength(network: nn.Module, strength: float) -> None:
