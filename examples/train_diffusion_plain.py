@@ -9,8 +9,8 @@ r"""Trains the small text-to-audio diffusion transformer with plain torch on one
 
 It reads network, conditions and objective from the same YAML as train.py. What makes it fast: everything is in memory,
 matrices are stepped with Muon, and a batch holds clips of one length, many short ones or few long ones, so that all
-cost the same. Clips that end inside the window go on in silence and say so with seconds_total. The same command again
-resumes the run. export_diffusion.py packs the averaged weights into a .nemo file.
+cost the same. Clips that end inside the window go on in silence, and say so with seconds_total, or are repeated to its
+end. The same command again resumes the run. export_diffusion.py packs the averaged weights into a .nemo file.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from nemo_audio_restore.networks.latent_condition import LatentCondition, mix_co
 from nemo_audio_restore.processes.diffusion import DiffusionProcess, RectifiedFlow, VDiffusion
 
 OBJECTIVES: dict[str, type[DiffusionProcess]] = {'v': VDiffusion, 'rectified_flow': RectifiedFlow}
+MEAN_PAUSE_S = 0.3
 LOG_RATIO_BUCKETS = (-1.0, 0.0, 1.0)
 PROMPT = 'prompt'
 
@@ -76,14 +77,27 @@ class LatentStore:
             weights[own] /= weights[own].sum()
         self.weights = weights
 
-    def batch(self, size: int, window: int, short_share: float, rng: np.random.Generator) -> Batch:
-        """Clips that fill a window of latents, but for a share that ends before."""
+    def batch(
+        self, size: int, window: int, rng: np.random.Generator, *, short_share: float, repeat_share: float
+    ) -> Batch:
+        """Clips of one length.
+
+        Args:
+            size: B.
+            window: L.
+            rng: of all choices.
+            short_share: share of the clips that may end inside the window; the others fill it.
+            repeat_share: share of those that end there which are repeated, with pauses, up to its end.
+
+        Returns:
+            Clips and conditions.
+        """
         # All of the encoder's latents count but the last, which is of the silence behind the clip.
         fill = np.minimum(self.lengths - 1, window) / window
         weights = self.weights * np.where(fill > 0.8, 1.0, 0.0)
         weights = (1 - short_share) * weights / max(weights.sum(), 1e-9) + short_share * self.weights * fill
         chosen = rng.choice(len(weights), size, p=weights / weights.sum())
-        rows = [self._row(index, window, rng) for index in chosen]
+        rows = [self.row(index, window, rng, repeated=rng.random() < repeat_share) for index in chosen]
         features = torch.zeros(size, self.max_tokens, self.features.shape[1])
         mask = torch.zeros(size, self.max_tokens)
         for row, index in enumerate(chosen):
@@ -95,15 +109,21 @@ class LatentStore:
         seconds = torch.tensor([length for _, length in rows], dtype=torch.float32)
         return Batch(clean, features, mask, seconds, [self.tasks[index] for index in chosen])
 
-    def _row(self, index: int, window: int, rng: np.random.Generator) -> tuple[Tensor, float]:
-        """Latents (L, D) drawn from the posterior, and the seconds of sound among them."""
+    def row(self, index: int, window: int, rng: np.random.Generator, *, repeated: bool) -> tuple[Tensor, float]:
+        """Latents (L, D) of a clip, drawn from the posterior, and the seconds of sound among them."""
         length = self.lengths[index]
+        latents, place, end = self.silence.repeat(window, 1), 0, 0.0
         offset = int(rng.integers(0, max(length - 1 - window, 0) + 1))
-        part = slice(self.starts[index] + offset, self.starts[index] + min(length, offset + window))
-        latents = self.silence.repeat(window, 1)
-        noise = torch.from_numpy(rng.standard_normal((part.stop - part.start, len(self.silence)), dtype=np.float32))
-        latents[: len(noise)] = self.mean[part].float() + self.deviation[part].float() * noise
-        return latents, min(self.seconds[index] - offset / self.latents_per_s, window / self.latents_per_s)
+        while place < window:
+            part = slice(self.starts[index] + offset, self.starts[index] + min(length, offset + window - place))
+            noise = rng.standard_normal((part.stop - part.start, len(self.silence)), dtype=np.float32)
+            drawn = self.mean[part].float() + self.deviation[part].float() * torch.from_numpy(noise)
+            latents[place : place + len(drawn)] = drawn
+            end = place / self.latents_per_s + self.seconds[index] - offset / self.latents_per_s
+            if not repeated:
+                break
+            place += len(drawn) + int(rng.exponential(MEAN_PAUSE_S) * self.latents_per_s)
+        return latents, min(end, window / self.latents_per_s)
 
 
 class Muon(torch.optim.Optimizer):
@@ -231,7 +251,9 @@ class Validation:
 
     def __init__(self, store: LatentStore, windows: list[int], size: int):
         rng = np.random.default_rng(0)
-        self.batches = [store.batch(size, window, 0.2, rng) for window in windows for _ in range(2)]
+        self.batches = [
+            store.batch(size, window, rng, short_share=0.3, repeat_share=0.0) for window in windows for _ in range(2)
+        ]
         generator = torch.Generator().manual_seed(0)
         self.noises = [torch.randn(batch.clean.shape, generator=generator) for batch in self.batches]
         self.log_ratio = torch.linspace(-2.5, 2.5, size)
@@ -310,8 +332,9 @@ def train(options: argparse.Namespace) -> None:
             rng = np.random.default_rng([1, step])
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             window = windows[rng.integers(len(windows))]
-            batch = store.batch(max(1, options.latents_per_batch // window), window, options.short_share, rng)
-            size = len(batch.clean)
+            size = max(1, options.latents_per_batch // window)
+            shares = {'short_share': options.short_share, 'repeat_share': options.repeat_share}
+            batch = store.batch(size, window, rng, **shares)
             # One time from every part of the distribution: less noise in the gradient than from independent ones.
             share = (torch.arange(size) + torch.rand(size, generator=generator)) / size
             log_ratio = options.log_ratio_mean + options.log_ratio_std * torch.special.ndtri(share)
@@ -340,9 +363,10 @@ def options_of(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--minutes', type=float, default=50, help='wall-clock budget, resumed runs included')
     parser.add_argument('--max-steps', type=int, default=10**9, help='of resumed runs too')
     parser.add_argument('--steps-now', type=int, default=10**9, help='of this call, to be resumed later')
-    parser.add_argument('--latents-per-batch', type=int, default=4300)
+    parser.add_argument('--latents-per-batch', type=int, default=3000)
     parser.add_argument('--windows-s', type=float, nargs='+', default=[1.05, 2.05, 3.0, 5.05, 10.05])
-    parser.add_argument('--short-share', type=float, default=0.2, help='clips that end inside the window')
+    parser.add_argument('--short-share', type=float, default=0.35, help='clips that may end inside the window')
+    parser.add_argument('--repeat-share', type=float, default=0.5, help='of these, how many are repeated to its end')
     parser.add_argument('--evenness', type=float, default=0.5, help='0: clips equally often, 1: classes equally often')
     parser.add_argument('--dropout', type=float, default=0.1, help='share of clips without condition')
     parser.add_argument('--log-ratio-mean', type=float, default=0.2, help='of the training times: ln(sigma / alpha)')
