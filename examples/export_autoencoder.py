@@ -3,8 +3,8 @@ r"""Packs the averaged weights of a train_autoencoder_plain.py run into a .nemo 
     python examples/export_autoencoder.py --config conf/audio_autoencoder_44k_small.yaml \
         --checkpoint runs/audio_autoencoder_44k_small/last.pt --out audio_autoencoder_44k_small.nemo
 
-Only the blocks that inference needs go into the file; no data set and no optimizer. Its latents have unit deviation on
-the training data: the run measured by how much they have to be divided.
+Only the blocks that inference needs go into the file; no data set and no optimizer. Every channel of its latents has
+zero mean and unit deviation on the training data: the run measured both.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from nemo_audio_restore.models.audio_autoencoder import AudioAutoencoderModel
+from nemo_audio_restore.networks.spectral_autoencoder_start import standardize_latents
 
 INFERENCE_BLOCKS = ('target', 'sample_rate', 'network', 'card')
 
@@ -32,9 +33,9 @@ def export(config: Path, checkpoint: Path, out: Path) -> AudioAutoencoderModel:
     model_config = OmegaConf.load(config).model
     kept = OmegaConf.masked_copy(model_config, [key for key in INFERENCE_BLOCKS if key in model_config])
     state = torch.load(checkpoint, weights_only=True, map_location='cpu')
-    kept.network.latent_scale = state['latent_scale']
     model = AudioAutoencoderModel(kept)
     model.network.load_state_dict(state['averaged'])
+    standardize_latents(model.network, state['latent_mean'], state['latent_std'])
     model.save_to(str(out), half_precision=True)
     return AudioAutoencoderModel.restore_from(out)
 

@@ -142,9 +142,10 @@ def validate(network: SpectralAutoencoder, clips: Tensor, sample_rate: int) -> d
 
 
 @torch.no_grad()
-def latent_scale(network: SpectralAutoencoder, crops: Tensor) -> float:
-    """Root mean square of the latents of crops (B, 2, T): divided by it, a diffusion model sees values near 1."""
-    return round(network.latent_scale * float(network.encode(crops).square().mean().sqrt()), 4)
+def latent_statistics(network: SpectralAutoencoder, crops: Tensor) -> dict[str, Tensor]:
+    """Mean and deviation of every latent channel (D,): what export_autoencoder.py makes 0 and 1."""
+    latents = torch.cat([network.encode(crop[None]) for crop in crops])
+    return {'latent_mean': latents.mean(dim=(0, 2)), 'latent_std': latents.std(dim=(0, 2))}
 
 
 def save(path: Path, state: dict) -> None:
@@ -205,7 +206,7 @@ def train(options: argparse.Namespace) -> None:
             due = time.monotonic() - validated > 60 * options.validation_minutes
             if due or progress >= 1:
                 state = {'network': network.state_dict(), 'averaged': averaged.state_dict()}
-                state['latent_scale'] = latent_scale(averaged, measured)
+                state |= latent_statistics(averaged, measured)
                 save(last, state | {'optimizer': optimizer.state_dict(), 'step': step, 'seconds': seconds})
                 row = {'step': step, 'minutes': round(seconds / 60, 1)}
                 row |= {'losses': np.mean(parts or [[0]], axis=0).round(4).tolist()}

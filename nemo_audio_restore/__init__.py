@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nemo_audio_restore.checkpoints.registry import list_models
+    from nemo_audio_restore.models.audio_autoencoder import AudioAutoencoderModel
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
     from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
     from nemo_audio_restore.models.speech_codec import SpeechCodecModel
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = '0.1.0'
 
 _MODULE_OF = {
+    'AudioAutoencoderModel': 'models.audio_autoencoder',
     'AudioRestoreModel': 'models.audio_restore',
     'LatentDiffusionModel': 'models.latent_diffusion',
     'MagnitudePhaseSpectrogram': 'signal.spectrogram',
@@ -28,6 +30,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    'AudioAutoencoderModel',
     'AudioRestoreModel',
     'LatentDiffusionModel',
     'MagnitudePhaseSpectrogram',

@@ -53,3 +53,28 @@ def start_from_components(autoencoder: SpectralAutoencoder, audio: Tensor) -> fl
     decoder.output.bias[: decoder.num_bins].zero_()
     decoder.stereo_output.bias.zero_()
     return float((design @ synthesis - target).abs().mean())
+
+
+@torch.no_grad()
+def standardize_latents(autoencoder: SpectralAutoencoder, mean: Tensor, deviation: Tensor) -> None:
+    """Gives every latent channel zero mean and unit deviation, in place; decoded audio stays the same.
+
+    Components of music differ in strength, and silence lies far from all of it, while a diffusion model adds noise of
+    one strength to all channels. The spread of the posterior follows as far as its softplus is an exponential, which
+    it is for spreads well below 1.
+
+    Args:
+        autoencoder: a trained one.
+        mean: (D,), of the encoded means of typical audio.
+        deviation: (D,), of the same.
+    """
+    encoder, decoder = autoencoder.encoder, autoencoder.decoder
+    dim = encoder.latent_channels
+    encoder.output.weight[:dim].div_(deviation[:, None])
+    encoder.output.bias[:dim].div_(deviation)
+    encoder.output.bias[dim:].sub_(deviation.log())
+    encoder.direct.weight.div_(deviation[:, None])
+    encoder.direct.bias.sub_(mean).div_(deviation)
+    for layer in (decoder.input, decoder.direct):
+        layer.bias.add_(layer.weight @ mean)
+        layer.weight.mul_(deviation)

@@ -10,7 +10,7 @@ from nemo_audio_restore.networks.spectral_autoencoder import (
     StereoSpectralDecoder,
     StereoSpectralEncoder,
 )
-from nemo_audio_restore.networks.spectral_autoencoder_start import start_from_components
+from nemo_audio_restore.networks.spectral_autoencoder_start import standardize_latents, start_from_components
 from nemo_audio_restore.networks.vae_bottleneck import latent_posterior
 
 SIZES = {'latent_channels': 4, 'samples_per_latent': 256, 'hop_length': 64, 'channels': 8, 'frame_channels': 12}
@@ -135,6 +135,20 @@ def test_head_start_gives_latents_of_unit_deviation_and_reconstructs_levels():
     mean_only = (levels[0] - levels[0].mean(dim=(0, 1))).abs().mean()
     assert error < 0.8 * float(mean_only)
     assert (levels[2] - levels[0]).abs().mean() < 0.7 * (levels[1] - levels[0]).abs().mean()
+
+
+def test_standardized_latents_decode_to_the_same_audio():
+    network, audio = small().double(), 0.1 * noise(1, 2, 20 * 256).double()
+    with torch.no_grad():
+        network.encoder.output.bias[4:] = -4.0
+        latents, spread = network.encode(audio), network.posterior(audio).std
+        decoded, deviation = network.decode(latents), latents.std(dim=(0, 2))
+        standardize_latents(network, latents.mean(dim=(0, 2)), deviation)
+        standard = network.encode(audio)
+        torch.testing.assert_close(standard.mean(dim=(0, 2)), torch.zeros(4).double(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(standard.std(dim=(0, 2)), torch.ones(4).double(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(network.decode(standard), decoded, atol=1e-5, rtol=0)
+        torch.testing.assert_close(network.posterior(audio).std * deviation[:, None], spread, rtol=0.05, atol=0)
 
 
 def test_every_weight_learns(network):
