@@ -6,6 +6,7 @@ from nemo_audio_restore.apps import (
     commands_codec,
     commands_convert,
     commands_demo,
+    commands_distill,
     commands_doctor,
     commands_evaluate,
     commands_generate,
@@ -26,9 +27,11 @@ app.command('encode')(commands_codec.encode)
 app.command('decode')(commands_codec.decode)
 app.command('tokens')(commands_codec.tokens)
 app.command('generate')(commands_generate.generate)
+app.command('separate')(commands_distill.separate)
 app.command('demo')(commands_demo.demo)
 app.command('evaluate')(commands_evaluate.evaluate)
 app.command('doctor')(commands_doctor.doctor)
+app.add_typer(commands_distill.app, name='distill')
 app.add_typer(commands_convert.app, name='convert')
 app.add_typer(commands_models.app, name='models')
 

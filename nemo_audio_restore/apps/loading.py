@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 from nemo_audio_restore.apps.inputs import UsageError
 
 if TYPE_CHECKING:
+    from nemo_audio_restore.distillation.prior import AudioPrior
     from nemo_audio_restore.generation import LatentGenerator
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+    from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
     from nemo_audio_restore.models.speech_codec import SpeechCodecModel
     from nemo_audio_restore.reporting import ModelIdentity
 
@@ -76,10 +78,34 @@ def load_generator(name: str, device: str, *, text_encoder: str | None = None) -
     Raises:
         UsageError: there is no such model or device, or no such text encoder.
     """
+    from nemo_audio_restore.models.latent_generation import AsGenerator
+
+    return AsGenerator(_latent_diffusion(name, device, text_encoder))
+
+
+def load_prior(name: str, device: str, *, text_encoder: str | None = None) -> 'AudioPrior':
+    """A text-to-audio model on a device, frozen, as score distillation sees it.
+
+    Args:
+        name: as for :func:`load_model`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        text_encoder: folder, file or hub name of the text encoder; None where the model knows it.
+
+    Returns:
+        The prior.
+
+    Raises:
+        UsageError: there is no such model or device, or no such text encoder.
+    """
+    from nemo_audio_restore.models.latent_diffusion_prior import LatentDiffusionPrior
+
+    return LatentDiffusionPrior(_latent_diffusion(name, device, text_encoder))
+
+
+def _latent_diffusion(name: str, device: str, text_encoder: str | None) -> 'LatentDiffusionModel':
     where = find_device(device)
     from nemo_audio_restore._nemo import logging
     from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
-    from nemo_audio_restore.models.latent_generation import AsGenerator
 
     logging.setLevel(logging.ERROR)
     try:
@@ -91,7 +117,7 @@ def load_generator(name: str, device: str, *, text_encoder: str | None = None) -
             model.use_text_encoder(text_encoder)
         except (ValueError, OSError, ImportError) as error:
             raise UsageError(f'the text encoder {text_encoder} cannot be used: {error}') from error
-    return AsGenerator(model.to(where).eval())
+    return model.to(where).eval()
 
 
 def identify_generator(name: str, device: str) -> 'ModelIdentity':

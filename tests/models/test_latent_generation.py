@@ -9,6 +9,7 @@ from nemo_audio_restore.apps.loading import load_generator
 from nemo_audio_restore.generation import GenerationError, SamplerSettings
 from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
 from nemo_audio_restore.models.latent_generation import AsGenerator
+from nemo_audio_restore.processes.item_noise import item_generators, noise_from_each
 
 QUICK = {'steps': 3, 'guidance': 2.0}
 
@@ -28,10 +29,11 @@ def test_a_clip_is_what_sample_and_decode_give(model):
     seconds = 0.6 * model.window_s
     (clip,) = model.generate('soft rain', seconds=seconds, seed=4, negative='rain', **QUICK)
     latents = model.window_latents if model.sampler.full_window else model.latents_for(seconds)
-    noise = torch.randn(model.autoencoder.latent_channels, latents, generator=torch.Generator().manual_seed(4))
+    generators = item_generators([4])
     model.eval()
     sampled = model.sample(
-        noise=noise[None],
+        noise=noise_from_each(generators)(0, torch.zeros(1, model.autoencoder.latent_channels, latents)),
+        generators=generators,
         condition=model.condition(['soft rain'], seconds),
         negative=model.condition(['rain'], seconds),
         **QUICK,
