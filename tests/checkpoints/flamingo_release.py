@@ -15,7 +15,7 @@ TOWER = {'embed_dim': 8, 'depths': [1, 2, 1, 1], 'num_heads': [1, 1, 2, 2], 'fus
 TRANSFORM = {'num_layers': 2, 'num_heads': 1, 'inner_dim': 16}
 CROSS = {'layers': [0, 1], 'num_heads': 1, 'head_dim': 64, 'ff_mult': 2}
 WIDTH, VOCABULARY = 16, 24
-DROPPED = {'head.weight': (3, 3), 'logmel_extractor.melW': (4, 64), 'layers.0.blocks.1.attn_mask': (2, 4, 4)}
+DROPPED = {'head.weight': (3, 3), 'logmel_extractor.melW': (4, 64), 'layers.1.blocks.1.attn_mask': (2, 4, 4)}
 
 
 def language_config():
