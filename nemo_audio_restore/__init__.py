@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nemo_audio_restore.checkpoints.registry import list_models
     from nemo_audio_restore.models.audio_autoencoder import AudioAutoencoderModel
+    from nemo_audio_restore.models.audio_language import AudioLanguageModel
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
     from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
     from nemo_audio_restore.models.speech_codec import SpeechCodecModel
@@ -20,6 +21,7 @@ __version__ = '0.1.0'
 
 _MODULE_OF = {
     'AudioAutoencoderModel': 'models.audio_autoencoder',
+    'AudioLanguageModel': 'models.audio_language',
     'AudioRestoreModel': 'models.audio_restore',
     'LatentDiffusionModel': 'models.latent_diffusion',
     'MagnitudePhaseSpectrogram': 'signal.spectrogram',
@@ -31,6 +33,7 @@ _MODULE_OF = {
 
 __all__ = [
     'AudioAutoencoderModel',
+    'AudioLanguageModel',
     'AudioRestoreModel',
     'LatentDiffusionModel',
     'MagnitudePhaseSpectrogram',

@@ -89,6 +89,75 @@ def stable_audio(
     )
 
 
+@app.command('audio-flamingo2')
+def audio_flamingo2(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar='FOLDER', help='Released checkpoint: metadata.json and model_chunk_N.safetensors.'),
+    ],
+    output: Annotated[Path, typer.Option('-o', '--output', help='The .nemo file to write.')],
+    language_model: Annotated[
+        str,
+        typer.Option(
+            metavar='FOLDER|NAME',
+            help='Qwen2.5 of the same size, like Qwen/Qwen2.5-3B: its configuration and tokenizer are used.',
+        ),
+    ],
+    precision: Annotated[str, typer.Option(help='fp32 or bf16; bf16 takes half of memory and disk.')] = 'fp32',
+    overwrite: Annotated[bool, typer.Option('--overwrite', help='Replace an existing file.')] = False,
+    quiet: Annotated[bool, typer.Option('-q', '--quiet', help='Errors only.')] = False,
+) -> None:
+    """Converts NVIDIA's Audio Flamingo 2 of any size; memory holds the model once."""
+    try:
+        if precision not in ('fp32', 'bf16'):
+            raise UsageError(f'--precision must be fp32 or bf16; got {precision}')
+        _check_exists(folder)
+        _check_output(output, overwrite=overwrite)
+    except UsageError as error:
+        raise _refused(error) from error
+    if not quiet:
+        console.say(f'reading {folder}')
+    import torch
+
+    from nemo_audio_restore.models.audio_language import AudioLanguageModel
+
+    _write(
+        lambda: AudioLanguageModel.from_audio_flamingo2(
+            folder, language_model=language_model, dtype={'fp32': torch.float32, 'bf16': torch.bfloat16}[precision]
+        ),
+        output,
+    )
+
+
+@app.command('clap')
+def clap(
+    checkpoint: Annotated[Path, typer.Argument(metavar='FILE', help="LAION's .pt file with HTSAT and RoBERTa.")],
+    output: Annotated[
+        Path, typer.Option('-o', '--output', help='A .nemo file, or a .safetensors file for other programs.')
+    ],
+    tokenizer: Annotated[str, typer.Option(metavar='NAME', help="RoBERTa's tokenizer on the hub.")] = 'roberta-base',
+    overwrite: Annotated[bool, typer.Option('--overwrite', help='Replace an existing file.')] = False,
+) -> None:
+    """Converts LAION's CLAP, which is a pickle, without running any code from it."""
+    try:
+        _check_exists(checkpoint)
+        if output.suffix == '.safetensors' and (overwrite or not output.exists()):
+            from nemo_audio_restore.checkpoints.clap import convert_clap
+
+            convert_clap(checkpoint, output)
+            console.result(str(output))
+            return
+        _check_output(output, overwrite=overwrite)
+    except UsageError as error:
+        raise _refused(error) from error
+    except (ValueError, OSError) as error:
+        console.say(f'error: {error}')
+        raise typer.Exit(1) from error
+    from nemo_audio_restore.models.text_audio import TextAudioModel
+
+    _write(lambda: TextAudioModel.from_clap(checkpoint, tokenizer=tokenizer), output)
+
+
 def parse_split(text: str) -> tuple[tuple[float, float], Path]:
     """Reads ``FROM:TO=FILE``.
 

@@ -13,6 +13,11 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def say_piece(text: str) -> None:
+    """A part of a line on stderr."""
+    print(text, end='', file=sys.stderr, flush=True)
+
+
 def result(text: str) -> None:
     """One line on stdout."""
     print(text, flush=True)

@@ -46,6 +46,13 @@ _CONVERT_STABLE_AUDIO = (
     'and give the path of that file instead of the name; the text encoder is t5-base, from the hub or a folder.'
 )
 
+_FLAMINGO = (
+    "NVIDIA's weights may not be passed on. Download the folder safe_ckpt of "
+    'https://huggingface.co/nvidia/{repo}, then run '
+    '`audio-restore convert audio-flamingo2 safe_ckpt --language-model Qwen/{language} -o {name}.nemo` '
+    'and give the path of that file instead of the name.'
+)
+
 _MODELS = (
     ModelEntry(
         name='a2sb_44k_small',
@@ -128,6 +135,43 @@ _MODELS = (
         how_to_get=_CONVERT_STABLE_AUDIO.format(
             repository='stabilityai/stable-audio-open-small', name='stable_audio_open_small_44k'
         ),
+    ),
+    ModelEntry(
+        name='audio_flamingo2_0.5b',
+        model_class='AudioLanguageModel',
+        task='questions about audio',
+        description="NVIDIA's Audio Flamingo 2 with Qwen2.5-0.5B, 1.07 billion parameters.",
+        location='hf://nvidia/audio-flamingo-2-0.5B',
+        licence='NVIDIA OneWay Noncommercial License',
+        sample_rate=16000,
+        size_mb=7183,
+        how_to_get=_FLAMINGO.format(
+            repo='audio-flamingo-2-0.5B', language='Qwen2.5-0.5B', name='audio_flamingo2_0.5b'
+        ),
+    ),
+    ModelEntry(
+        name='audio_flamingo2_1.5b',
+        model_class='AudioLanguageModel',
+        task='questions about audio',
+        description="NVIDIA's Audio Flamingo 2 with Qwen2.5-1.5B, 2.52 billion parameters.",
+        location='hf://nvidia/audio-flamingo-2-1.5B',
+        licence='NVIDIA OneWay Noncommercial License',
+        sample_rate=16000,
+        size_mb=18820,
+        how_to_get=_FLAMINGO.format(
+            repo='audio-flamingo-2-1.5B', language='Qwen2.5-1.5B', name='audio_flamingo2_1.5b'
+        ),
+    ),
+    ModelEntry(
+        name='audio_flamingo2_3b',
+        model_class='AudioLanguageModel',
+        task='questions about audio',
+        description="NVIDIA's Audio Flamingo 2 with Qwen2.5-3B, 4.79 billion parameters.",
+        location='hf://nvidia/audio-flamingo-2',
+        licence='NVIDIA OneWay Noncommercial License',
+        sample_rate=16000,
+        size_mb=36980,
+        how_to_get=_FLAMINGO.format(repo='audio-flamingo-2', language='Qwen2.5-3B', name='audio_flamingo2_3b'),
     ),
 )
 
