@@ -6,8 +6,8 @@
 Every track gives examples behind random low-passes, codecs and equalisers, which are kept in the cache, a file for
 each track; so does plain noise, an eighth as often. `benchmarks/cutoff.py --weights knee_network.npz` tells how good
 the network became; the one that ships lies in nemo_audio_restore/signal/knee_network.npz. It was made from the 103
-tracks of the training music at 44.1 kHz (CC-BY, CC-BY-SA and the like) with `--filtered 30 --coded 5 --epochs 10`,
-and a second round of `--round 1 --filtered 0 --coded 12` that was stopped after 17 of them.
+tracks of the training music at 44.1 kHz (CC-BY, CC-BY-SA and the like) in three rounds, `--filtered 30 --coded 5`,
+`--round 1 --filtered 0 --coded 12` and `--round 2 --filtered 24 --coded 8 --epochs 14`; the last one trains on all.
 """
 
 import argparse
