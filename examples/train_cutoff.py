@@ -1,4 +1,4 @@
-"""Trains the network of the cutoff detector; on one core a quarter of an hour, most of it for the examples.
+"""Trains the network of the cutoff detector; on one core half an hour, most of it for the examples.
 
     python examples/prepare_music.py ...            # makes the manifest of the music, once
     python examples/train_cutoff.py --cuts corpus/train.jsonl.gz --cache runs/cutoff --out knee_network.npz
