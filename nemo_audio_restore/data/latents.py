@@ -15,6 +15,7 @@ from nemo_audio_restore.data.captions import caption_of, crop_seconds
 from nemo_audio_restore.data.stereo_dataset import stereo_audio
 
 FIELD = 'latents'
+START_FIELD = 'latents_start_s'
 # Latents of silence behind the end of a recording: so far the encoder hears its end.
 _MARGIN_LATENTS = 16
 
@@ -22,7 +23,7 @@ _MARGIN_LATENTS = 16
 def encode_cuts(
     cuts: Iterable[Cut], encode: Callable[[Tensor], Tensor], folder: str | Path, *, sample_rate: int, ratio: int
 ) -> Iterator[Cut]:
-    """Encodes recordings and names their latents in the cuts' custom field ``latents``.
+    """Encodes recordings and names their latents in the cuts' custom field ``latents``: (D, L), with a margin.
 
     Args:
         cuts: of audio.
@@ -47,12 +48,9 @@ def encode_cuts(
             latents = -(-audio.shape[1] // ratio)
             padded = np.pad(audio, ((0, 0), (0, (latents + _MARGIN_LATENTS) * ratio - audio.shape[1])))
             encoded = encode(torch.from_numpy(padded)[None])[0]
-            # The reader crops the first axis.
-            stored = encoded.T.contiguous().cpu().numpy().astype(np.float16)
-            array = writer.store_array(
-                cut.id, stored, frame_shift=ratio / sample_rate, temporal_dim=0, start=cut.start
-            )
-            yield cut.with_custom(FIELD, array)
+            # Not one of Lhotse's temporal arrays: NeMo 3.0 loses those when it completes relative paths.
+            array = writer.store_array(cut.id, encoded.cpu().numpy().astype(np.float16))
+            yield cut.with_custom(FIELD, array).with_custom(START_FIELD, cut.start)
 
 
 class LatentDataset(torch.utils.data.Dataset):
@@ -124,7 +122,8 @@ class LatentDataset(torch.utils.data.Dataset):
             raise ValueError(
                 f'the cut {cut.id} has no latents: encode the recordings with examples/encode_latents.py first'
             )
-        latents = torch.from_numpy(np.asarray(cut.custom[FIELD].load(start=cut.start), dtype=np.float32)).T
+        latents = torch.from_numpy(cut.load_custom(FIELD).astype(np.float32))
+        latents = latents[:, round((cut.start - cut.custom.get(START_FIELD, 0.0)) / self.latent_s) :]
         own = math.ceil(cut.duration / self.latent_s - 1e-3)
         if cut.end < cut.recording.duration - self.latent_s:  # what follows is no silence
             latents = latents[:, :own]

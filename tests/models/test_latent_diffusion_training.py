@@ -269,7 +269,7 @@ def test_published_recipe_trains_at_a_tiny_size(name, config, text_encoder_folde
         'train_ds': {'cuts_path': config.train_ds.cuts_path, 'batch_size': 2, 'num_workers': 0},
         'validation_ds': None,
     }
-    tiny = OmegaConf.merge(recipe.model, changes)
+    tiny = OmegaConf.merge(OmegaConf.to_container(recipe.model), changes)
     model, _, recorder = fit(tiny, max_steps=2, gradient_clip_val=recipe.trainer.gradient_clip_val)
     assert len(recorder.steps) == 2 and all(np.isfinite(step['train_loss']) for step in recorder.steps)
     assert {part.split('.')[0] for part in recorder.changed(model)} == {'network', 'conditions'}
