@@ -1,3 +1,6 @@
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -53,3 +56,18 @@ def test_silence_and_wrong_shapes_are_answered():
         band_coherence(np.zeros((2, 1000)), RATE)
     with pytest.raises(ValueError, match='no frequency'):
         band_coherence(np.zeros((2, RATE * 2)), RATE, low_hz=30000)
+
+
+def test_the_benchmark_predicts_every_recording_from_the_others(monkeypatch):
+    pytest.importorskip('zimtohrli')
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / 'benchmarks'))
+    predicted = importlib.import_module('stereo_prediction').predicted
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 2)
+    rows = rng.standard_normal((120, 3))
+    known = predicted(rows, 0.5 + rows @ np.array([0.2, 0.0, -0.1]), groups)
+    assert np.corrcoef(known, rows @ np.array([0.2, 0.0, -0.1]))[0, 1] > 0.99
+    # What a recording alone has cannot be predicted, however well its own excerpts would tell it.
+    own = np.repeat(rng.standard_normal(60), 2)
+    hints = np.eye(60)[groups] + 1e-3 * rng.standard_normal((120, 60))
+    assert abs(np.corrcoef(predicted(hints, own, groups), own)[0, 1]) < 0.5
