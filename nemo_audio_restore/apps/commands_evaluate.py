@@ -25,7 +25,7 @@ def evaluate(
     cutoff: Annotated[float | None, typer.Option(metavar='HZ', help='Also report LSD above this frequency.')] = None,
     output: Annotated[Path | None, typer.Option('-o', '--output', help='Write a .csv or .md file too.')] = None,
     fast: Annotated[bool, typer.Option('--fast', help='Leave out the perceptual metrics.')] = False,
-    visqol: Annotated[bool, typer.Option('--visqol', help='Add ViSQOL: slow, needs the metrics extra.')] = False,
+    visqol: Annotated[bool, typer.Option('--visqol', help='Add ViSQOL: slow, needs the visqol extra.')] = False,
     speech: Annotated[bool, typer.Option('--speech', help='Add what speech codecs are compared by.')] = False,
     language: Annotated[
         str | None,

@@ -251,12 +251,12 @@ def visqol_mos(reference: np.ndarray | Tensor, estimate: np.ndarray | Tensor, sa
         The estimated mean opinion score.
 
     Raises:
-        ImportError: the package is missing; install the `metrics` extra.
+        ImportError: the package is missing; install the `visqol` extra, which needs a C++ compiler.
         ValueError: shorter than a second, lengths differ, or an array is empty, not 1-D or not finite.
 
     Source: Chinen et al. 2020, "ViSQOL v3".
     """
-    visqol = require('visqol', package='visqol-python', extra='metrics')
+    visqol = require('visqol', package='visqol-python', extra='visqol')
     target, candidate = _at_perceptual_rate(reference, estimate, sample_rate)
     if len(target) < _VISQOL_MIN_S * _PERCEPTUAL_RATE_HZ:
         raise ValueError(f'ViSQOL needs at least {_VISQOL_MIN_S} s; got {len(target) / _PERCEPTUAL_RATE_HZ:.2f} s')

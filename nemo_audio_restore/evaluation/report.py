@@ -55,8 +55,8 @@ def evaluate_pairs(
         estimate: restored file, or folder in which each file has the relative path of its original without suffix;
             ``name.restored.wav`` also belongs to ``name``.
         low_hz: also report LSD above this frequency (the cutoff that was restored).
-        perceptual: also report Zimtohrli; needs the `metrics` extra.
-        visqol: also report ViSQOL, which takes seconds for each file; needs the `metrics` extra.
+        perceptual: also report Zimtohrli; needs the `visqol` extra.
+        visqol: also report ViSQOL, which takes seconds for each file; needs the `visqol` extra.
         speech: also report the columns of speech codecs; a delay that the files have in common is measured and
             removed first. Needs the `speech` extra.
         recogniser: also report character error rates, against ``name.txt`` beside the original or, where there is
