@@ -105,6 +105,12 @@ def generate(
     sampler: Annotated[
         str | None, typer.Option(help='ddim, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde, heun, ping_pong or rk4.')
     ] = None,
+    resamples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="For --inpaint and --continue: more fits better, and takes longer; default: the model's."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help='Same seed, same clip.')] = 0,
     seeds: Annotated[
         int, typer.Option(min=1, metavar='N', help='N clips of each prompt, with seeds from --seed on.')
@@ -141,7 +147,7 @@ def generate(
     """Makes audio from a description; varies, repairs or continues what you have."""
     try:
         texts = clip_targets.read_prompts(prompts or [], prompts_file)
-        changes = {'steps': steps, 'guidance': guidance, 'sampler': _sampler(sampler)}
+        changes = {'steps': steps, 'guidance': guidance, 'sampler': _sampler(sampler), 'resamples': resamples}
         request = _Request(
             model, device, text_encoder, seconds, negative,
             {key: value for key, value in changes.items() if value is not None},

@@ -96,13 +96,13 @@ def test_seeds_of_one_file_stand_in_its_name_and_give_what_each_gives_alone(tmp_
 
 def test_in_painting_keeps_the_rest_of_the_file(tmp_path, models):
     source = make(tmp_path / 'in.wav')
-    result = run('rain', '--inpaint', source, '--span', '0.1:0.2', '-o', tmp_path / 'out.wav')
+    result = run('rain', '--inpaint', source, '--span', '0.1:0.2', '-o', tmp_path / 'out.wav', '--resamples', 4)
     assert result.exit_code == 0, result.stderr
     before, after = soundfile.read(source)[0], soundfile.read(tmp_path / 'out.wav')[0]
     assert np.array_equal(before[:560], after[:560]) and np.array_equal(before[1840:], after[1840:])
     record = json.loads((tmp_path / 'out.json').read_text())
     assert record['generated'] == [{'kind': 'in-painting', 'start_s': 0.1, 'end_s': 0.2}]
-    assert record['inputs'][0]['file'] == str(source)
+    assert record['inputs'][0]['file'] == str(source) and record['clip']['settings']['resamples'] == 4
 
 
 def test_a_recording_goes_on_and_a_clip_is_varied(tmp_path, models):
