@@ -201,7 +201,7 @@ def _config_of(tensors: dict[str, Tensor], path: str) -> 'ClapAudioConfig':
         # A table of (2 w - 1)^2 differences of position for windows of w by w.
         window_size=(math.isqrt(shape(table.format(0))[0]) + 1) // 2,
         enable_fusion=has_fusion,
-        fusion_type='channel_map' if has_fusion else None,
+        fusion_type='aff_2d' if has_fusion else None,
     )
 
 

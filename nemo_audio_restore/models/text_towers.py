@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -122,24 +123,22 @@ class ClapTextTower(nn.Module):
 
         Source: Stable Audio (arXiv 2402.04825), section 3.2 (features of the next-to-last hidden layer).
         """
-        conditioner = TextConditioner(
-            encoder=self.network.text_model,
-            tokenizer=self._tokenizer(),
-            max_length=self.max_length,
-            layer=-2,
-            zero_padding=False,
-        )
-        return conditioner.encode(prompts)
+        ids, mask = self._numbers(prompts)
+        with torch.no_grad():
+            states = self.network.text_model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        return TokenFeatures(states.hidden_states[-2].float(), mask)
 
     def forward(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings (B, E) of prompts, not normalised."""
+        ids, mask = self._numbers(prompts)
+        return self.network(input_ids=ids, attention_mask=mask).text_embeds
+
+    def _numbers(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         words = self._tokenizer()(
             list(prompts), padding='max_length', truncation=True, max_length=self.max_length, return_tensors='pt'
         )
         device = next(self.network.parameters()).device
-        return self.network(
-            input_ids=words['input_ids'].to(device), attention_mask=words['attention_mask'].to(device)
-        ).text_embeds
+        return words['input_ids'].to(device), words['attention_mask'].to(device)
 
     def _tokenizer(self) -> Any:
         if self._words is None:

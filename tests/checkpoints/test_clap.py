@@ -23,7 +23,7 @@ AUDIO = {
     'num_attention_heads': [1, 2, 2, 4],
     'projection_dim': 12,
     'enable_fusion': True,
-    'fusion_type': 'channel_map',
+    'fusion_type': 'aff_2d',
 }
 TEXT = {
     'vocab_size': 50,
