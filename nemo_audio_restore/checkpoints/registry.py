@@ -173,6 +173,16 @@ _MODELS = (
         size_mb=36980,
         how_to_get=_FLAMINGO.format(repo='audio-flamingo-2', language='Qwen2.5-3B', name='audio_flamingo2_3b'),
     ),
+    ModelEntry(
+        name='text_audio_small',
+        model_class='TextAudioModel',
+        task='text-audio similarity',
+        description='Says how well a text describes a recording; on the packaged sentences of all-MiniLM-L6-v2.',
+        location='package://text_audio_small.nemo',
+        licence='apache-2.0',
+        sample_rate=44100,
+        size_mb=2.4,
+    ),
 )
 
 
