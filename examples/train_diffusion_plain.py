@@ -9,8 +9,8 @@ r"""Trains the small text-to-audio diffusion transformer with plain torch on one
 
 It reads network, conditions and objective from the same YAML as train.py. What makes it fast: everything is in memory,
 matrices are stepped with Muon, and a batch holds clips of one length, many short ones or few long ones, so that all
-cost the same. Clips that end inside the window go on in silence, and say so with seconds_total, or are repeated to its
-end. The same command again resumes the run. export_diffusion.py packs the averaged weights into a .nemo file.
+cost the same. Clips that end inside the window or are cut off there go on in silence and say so with seconds_total.
+The same command again resumes the run. export_diffusion.py packs the averaged weights into a .nemo file.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from nemo_audio_restore.processes.diffusion import DiffusionProcess, RectifiedFl
 
 OBJECTIVES: dict[str, type[DiffusionProcess]] = {'v': VDiffusion, 'rectified_flow': RectifiedFlow}
 MEAN_PAUSE_S = 0.3
+ENDINGS = {'short_share': 0.3, 'repeat_share': 0.0, 'cut_share': 0.0}  # of the validation
 LOG_RATIO_BUCKETS = (-1.0, 0.0, 1.0)
 PROMPT = 'prompt'
 
@@ -79,7 +80,14 @@ class LatentStore:
         self.weights = weights
 
     def batch(
-        self, size: int, window: int, rng: np.random.Generator, *, short_share: float, repeat_share: float
+        self,
+        size: int,
+        window: int,
+        rng: np.random.Generator,
+        *,
+        short_share: float,
+        repeat_share: float,
+        cut_share: float,
     ) -> Batch:
         """Clips of one length.
 
@@ -89,6 +97,7 @@ class LatentStore:
             rng: of all choices.
             short_share: share of the clips that may end inside the window; the others fill it.
             repeat_share: share of those that end there which are repeated, with pauses, up to its end.
+            cut_share: share of all clips that are cut off somewhere in the window.
 
         Returns:
             Clips and conditions.
@@ -98,7 +107,11 @@ class LatentStore:
         weights = self.weights * np.where(fill > 0.8, 1.0, 0.0)
         weights = (1 - short_share) * weights / max(weights.sum(), 1e-9) + short_share * self.weights * fill
         chosen = rng.choice(len(weights), size, p=weights / weights.sum())
-        rows = [self.row(index, window, rng, repeated=rng.random() < repeat_share) for index in chosen]
+        ends = [int(rng.integers(window // 6, window) if rng.random() < cut_share else window) for _ in chosen]
+        rows = [
+            self.row(index, window, rng, repeated=rng.random() < repeat_share, end=end)
+            for index, end in zip(chosen, ends, strict=True)
+        ]
         features = torch.zeros(size, self.max_tokens, self.features.shape[1])
         mask = torch.zeros(size, self.max_tokens)
         for row, index in enumerate(chosen):
@@ -112,21 +125,23 @@ class LatentStore:
         seconds = torch.tensor([length for _, length in rows], dtype=torch.float32)
         return Batch(clean, features, mask, seconds, [self.tasks[index] for index in chosen])
 
-    def row(self, index: int, window: int, rng: np.random.Generator, *, repeated: bool) -> tuple[Tensor, float]:
-        """Latents (L, D) of a clip, drawn from the posterior, and the seconds of sound among them."""
+    def row(
+        self, index: int, window: int, rng: np.random.Generator, *, repeated: bool, end: int
+    ) -> tuple[Tensor, float]:
+        """Latents (L, D) of a clip up to ``end``, drawn from the posterior, and the seconds of sound among them."""
         length = self.lengths[index]
-        latents, place, end = self.silence.repeat(window, 1), 0, 0.0
-        offset = int(rng.integers(0, max(length - 1 - window, 0) + 1))
-        while place < window:
-            part = slice(self.starts[index] + offset, self.starts[index] + min(length, offset + window - place))
+        latents, place, seconds = self.silence.repeat(window, 1), 0, 0.0
+        offset = int(rng.integers(0, max(length - 1 - end, 0) + 1))
+        while place < end:
+            part = slice(self.starts[index] + offset, self.starts[index] + min(length, offset + end - place))
             noise = rng.standard_normal((part.stop - part.start, len(self.silence)), dtype=np.float32)
             drawn = self.mean[part].float() + self.deviation[part].float() * torch.from_numpy(noise)
             latents[place : place + len(drawn)] = drawn
-            end = place / self.latents_per_s + self.seconds[index] - offset / self.latents_per_s
+            seconds = self.seconds[index] + (place - offset) / self.latents_per_s
             if not repeated:
                 break
             place += len(drawn) + int(rng.exponential(MEAN_PAUSE_S) * self.latents_per_s)
-        return latents, min(end, window / self.latents_per_s)
+        return latents, min(seconds, end / self.latents_per_s)
 
 
 class Muon(torch.optim.Optimizer):
@@ -256,9 +271,7 @@ class Validation:
 
     def __init__(self, store: LatentStore, windows: list[int], size: int):
         rng = np.random.default_rng(0)
-        self.batches = [
-            store.batch(size, window, rng, short_share=0.3, repeat_share=0.0) for window in windows for _ in range(2)
-        ]
+        self.batches = [store.batch(size, window, rng, **ENDINGS) for window in windows for _ in range(2)]
         generator = torch.Generator().manual_seed(0)
         self.noises = [torch.randn(batch.clean.shape, generator=generator) for batch in self.batches]
         self.log_ratio = torch.linspace(-2.5, 2.5, size)
@@ -372,6 +385,7 @@ def options_of(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--windows-s', type=float, nargs='+', default=[1.05, 2.05, 3.0, 5.05, 10.05])
     parser.add_argument('--short-share', type=float, default=0.35, help='clips that may end inside the window')
     parser.add_argument('--repeat-share', type=float, default=0.5, help='of these, how many are repeated to its end')
+    parser.add_argument('--cut-share', type=float, default=0.2, help='clips that are cut off inside the window')
     parser.add_argument('--evenness', type=float, default=0.5, help='0: clips equally often, 1: classes equally often')
     parser.add_argument('--caption-share', type=float, default=0.8, help='of the prompts; others are of metadata')
     parser.add_argument('--dropout', type=float, default=0.1, help='share of clips without condition')

@@ -155,6 +155,7 @@ def test_recipe_options_change_the_run(trainer: ModuleType, tmp_path: Path):
             ('--dropout', '1'),
             ('--short-share', '1'),
             ('--repeat-share', '0'),
+            ('--cut-share', '1'),
             ('--log-ratio-mean', '2'),
             ('--log-ratio-std', '0.1'),
             ('--lr', '0.1'),
@@ -169,7 +170,7 @@ def test_recipe_options_change_the_run(trainer: ModuleType, tmp_path: Path):
 def test_clips_that_end_in_the_window_go_on_in_silence_and_say_when(trainer: ModuleType, tmp_path: Path):
     path = write_latents(tmp_path / 'latents') / 'train.pt'
     store = trainer.LatentStore(path, max_tokens=6, caption_share=1.0)
-    batch = store.batch(64, 40, np.random.default_rng(0), short_share=1.0, repeat_share=0.0)
+    batch = store.batch(64, 40, np.random.default_rng(0), short_share=1.0, repeat_share=0.0, cut_share=0.0)
     assert batch.clean.shape == (64, 3, 40)
     for clean, seconds, features, mask in zip(batch.clean, batch.seconds, batch.features, batch.mask, strict=True):
         clip = int(clean[0, 0])
@@ -182,7 +183,7 @@ def test_clips_that_end_in_the_window_go_on_in_silence_and_say_when(trainer: Mod
         assert torch.equal(features[:2].half(), store.features[2 * clip : 2 * clip + 2])
         assert mask.tolist() == [1, 1, 0, 0, 0, 0]
         assert not features[2:].any()
-    full = store.batch(64, 40, np.random.default_rng(0), short_share=0.0, repeat_share=0.0)
+    full = store.batch(64, 40, np.random.default_rng(0), short_share=0.0, repeat_share=0.0, cut_share=0.0)
     assert not (full.clean == 9).any()
 
 
@@ -190,14 +191,24 @@ def test_repeated_clips_sound_until_the_end_of_the_window(trainer: ModuleType, t
     store = trainer.LatentStore(write_latents(tmp_path / 'latents') / 'train.pt', max_tokens=6)
     store.latents_per_s = 10.0  # pauses of 3 latents
     store.seconds = np.array([6.0, 2.4, 4.0])
-    latents, seconds = store.row(1, 70, np.random.default_rng(3), repeated=True)
+    latents, seconds = store.row(1, 70, np.random.default_rng(3), repeated=True, end=70)
     sound = (latents[:, 0] == 1).tolist()
     assert sound[:25] == [True] * 25
     assert sum(sound) > 50
     assert seconds > 5.0
     assert not all(sound)
-    once, ended = store.row(1, 70, np.random.default_rng(3), repeated=False)
+    once, ended = store.row(1, 70, np.random.default_rng(3), repeated=False, end=70)
     assert (int((once[:, 0] == 1).sum()), ended) == (25, 2.4)
+
+
+def test_clips_that_are_cut_off_go_on_in_silence_and_say_when(trainer: ModuleType, tmp_path: Path):
+    store = trainer.LatentStore(write_latents(tmp_path / 'latents') / 'train.pt', max_tokens=6)
+    batch = store.batch(32, 24, np.random.default_rng(0), short_share=0.0, repeat_share=0.0, cut_share=1.0)
+    sounding = (batch.clean[:, 0] != 9).sum(dim=1)
+    assert len(set(sounding.tolist())) > 5
+    assert 4 <= sounding.min() and sounding.max() < 24
+    assert not (batch.clean.diff(dim=2).ne(0).any(dim=1).sum(dim=1) > 1).any()
+    torch.testing.assert_close(batch.seconds, sounding / LATENTS_PER_S, atol=0.51 / LATENTS_PER_S, rtol=0)
 
 
 def test_evenness_draws_rare_classes_more_often(trainer: ModuleType, tmp_path: Path):
