@@ -46,8 +46,9 @@ def encode_cuts(
             seen.add(cut.id)
             audio = stereo_audio(cut, sample_rate)
             latents = -(-audio.shape[1] // ratio)
-            padded = np.pad(audio, ((0, 0), (0, (latents + _MARGIN_LATENTS) * ratio - audio.shape[1])))
-            encoded = encode(torch.from_numpy(padded)[None])[0]
+            # Twice the margin: the last latents of all hear where the input stops.
+            padded = np.pad(audio, ((0, 0), (0, (latents + 2 * _MARGIN_LATENTS) * ratio - audio.shape[1])))
+            encoded = encode(torch.from_numpy(padded)[None])[0, :, : latents + _MARGIN_LATENTS]
             # Not one of Lhotse's temporal arrays: NeMo 3.0 loses those when it completes relative paths.
             array = writer.store_array(cut.id, encoded.cpu().numpy().astype(np.float16))
             yield cut.with_custom(FIELD, array).with_custom(START_FIELD, cut.start)
