@@ -59,12 +59,6 @@ def stable_hash(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256('/'.join(map(str, parts)).encode()).digest()[:4], 'big')
 
 
-def split_of(*parts: object, validation: float = 0.07, test: float = 0.15) -> str:
-    """The split of a group by a hash of its name: the same on every machine, whatever else the corpus holds."""
-    position = stable_hash('split', *parts) / 2**32
-    return 'test' if position < test else 'validation' if position < test + validation else 'train'
-
-
 def prepare_audio(audio: np.ndarray, sample_rate: int, *, seconds: float | None = None) -> np.ndarray:
     """Brings a clip to 44.1 kHz, at most two channels, a peak in [0.25, 0.95] and an end without a click.
 

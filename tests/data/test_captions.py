@@ -21,7 +21,7 @@ def make_cuts(folder, *audio: np.ndarray, tags=TAGS) -> CutSet:
         soundfile.write(clip_path(clip, folder / 'audio'), samples, RATE)
         clips.append(clip)
     manifests = write_clip_manifests(clips, folder / 'audio', folder)
-    return CutSet.from_cuts(CutSet.from_file(manifests['train']).with_path_prefix(folder))
+    return CutSet.from_cuts(CutSet.from_file(manifests['train']).with_recording_path_prefix(str(folder)))
 
 
 def ramp(seconds: float) -> np.ndarray:

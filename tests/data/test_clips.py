@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lhotse import CutSet
 
-from nemo_audio_restore.data.clips import Clip, prepare_audio, save_clip, split_of, write_clip_manifests
+from nemo_audio_restore.data.clips import Clip, prepare_audio, save_clip, write_clip_manifests
 
 
 def tone(seconds: float, rate: int = 44100, level: float = 0.5) -> np.ndarray:
@@ -81,10 +81,3 @@ def test_no_clip_and_a_name_used_twice_are_refused(tmp_path):
         write_clip_manifests([], tmp_path, tmp_path)
     with pytest.raises(ValueError, match='share the name'):
         write_clip_manifests([clip(), clip()], tmp_path, tmp_path)
-
-
-def test_splits_follow_the_shares_and_the_name_alone():
-    splits = [split_of('group', index) for index in range(2000)]
-    assert splits == [split_of('group', index) for index in range(2000)]
-    assert splits.count('test') / 2000 == pytest.approx(0.15, abs=0.03)
-    assert splits.count('validation') / 2000 == pytest.approx(0.07, abs=0.03)
