@@ -343,7 +343,8 @@ def sample_window(
 ) -> np.ndarray:
     """The whole window (C, T) of the network that was told a length."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(1, model.autoencoder.latent_channels, model.window_latents, generator=generator).to(model.device)
+    shape = (1, model.autoencoder.latent_channels, model.window_latents)
+    noise = torch.randn(shape, generator=generator).to(model.device)
     with torch.inference_mode():
         latents = model.sample(
             noise=noise,
