@@ -12,7 +12,7 @@ import typer
 from nemo_audio_restore.apps import clip_targets, console, inputs, loading
 
 if TYPE_CHECKING:
-    from nemo_audio_restore.generation import GeneratedClip, GenerationStep, LatentGenerator
+    from nemo_audio_restore.generation import GeneratedClip, GenerationStep, LatentGenerator, SamplerSettings
     from nemo_audio_restore.generation.given import Given
     from nemo_audio_restore.reporting import ModelIdentity
 
@@ -312,7 +312,7 @@ def _clips(
                 seconds=_seconds(generator, request),
                 negative=request.negative,
                 seeds=seeds,
-                settings=replace(generator.sampler, **request.changes),
+                settings=_settings(generator, request),
                 given=request.given,
                 loudness_lufs=request.loudness,
                 batch_size=request.batch_size,
@@ -349,8 +349,19 @@ def _seconds(generator: 'LatentGenerator', request: _Request) -> float | None:
     return min(DEFAULT_SECONDS, window_s if request.given is None else 0.5 * window_s)
 
 
+def _settings(generator: 'LatentGenerator', request: _Request) -> 'SamplerSettings':
+    """The model's, but for what was asked; another sampler has its own spacing of the times."""
+    from nemo_audio_restore.models.latent_diffusion_sampling import published_spacing
+
+    sampler = request.changes.get('sampler', generator.sampler.sampler)
+    if sampler == generator.sampler.sampler:
+        return replace(generator.sampler, **request.changes)
+    spacing = published_spacing(sampler, generator.process)
+    return replace(generator.sampler, **{**request.changes, 'spacing': spacing})
+
+
 def _planned(generator: 'LatentGenerator', request: _Request, count: int) -> str:
-    settings = replace(generator.sampler, **request.changes)
+    settings = _settings(generator, request)
     clips = '1 clip' if count == 1 else f'{count} clips'
     return f'{clips} with {settings.steps} steps of {settings.sampler}, guidance {settings.guidance:g}'
 

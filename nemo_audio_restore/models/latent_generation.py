@@ -1,7 +1,7 @@
 """``generate`` of a latent diffusion model: from prompts to audio, through the engine of :mod:`generation`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +11,7 @@ from nemo_audio_restore.generation.engine import generate_clips
 from nemo_audio_restore.generation.given import AudioInput, Span, given_audio
 from nemo_audio_restore.generation.protocol import GeneratedClip, OnStep
 from nemo_audio_restore.generation.settings import SamplerSettings
-from nemo_audio_restore.models.latent_diffusion_sampling import sampler_name
+from nemo_audio_restore.models.latent_diffusion_sampling import with_choices
 from nemo_audio_restore.networks.latent_condition import LatentCondition
 from nemo_audio_restore.processes.diffusion import Denoise, DiffusionProcess
 from nemo_audio_restore.processes.guidance import guided
@@ -80,6 +80,7 @@ class GenerationMixin:
     """Adds :meth:`generate` to a model with autoencoder, conditions, network, process and sampler settings."""
 
     sampler: SamplerSettings
+    process: DiffusionProcess
 
     def generate(
         self,
@@ -111,7 +112,7 @@ class GenerationMixin:
                 each prompt.
             steps: number of times at which the network is evaluated; None takes the settings'.
             guidance: how strictly the prompt is followed, 1 for no guidance; None takes the settings'.
-            sampler: ours or the published program's name; None takes the settings'.
+            sampler: ours or the published program's name, and its spacing of the times; None takes the settings'.
             settings: everything else about sampling; None takes the model's.
             initial_audio: file, or samples (C, T) at the model's rate, that the clips shall resemble.
             strength: 0 gives ``initial_audio`` back, 1 ignores it, 0.5 begins with as much noise as signal, for every
@@ -132,13 +133,8 @@ class GenerationMixin:
             GenerationError: the request does not fit the model.
             ImportError: an optional package is missing; says how to install it.
         """
-        asked = {
-            'steps': steps,
-            'guidance': guidance,
-            'sampler': None if sampler is None else sampler_name(sampler),
-        }
-        chosen = replace(
-            settings or self.sampler, **{name: value for name, value in asked.items() if value is not None}
+        chosen, _ = with_choices(
+            settings or self.sampler, self.process, sampler=sampler, steps=steps, guidance=guidance
         )
         given = given_audio(
             initial_audio=initial_audio, strength=strength, inpaint=inpaint, continue_from=continue_from

@@ -107,8 +107,10 @@ def test_in_painting_keeps_the_rest_of_the_file(tmp_path, models):
 
 def test_a_recording_goes_on_and_a_clip_is_varied(tmp_path, models):
     source = make(tmp_path / 'in.wav', 0.2)
-    longer = run('rain', '--continue', source, '--seconds', 0.1, '-o', tmp_path / 'longer.wav')
+    longer = run('rain', '--continue', source, '--seconds', 0.1, '-o', tmp_path / 'longer.wav', '--sampler', 'v-ddim')
     assert longer.exit_code == 0 and soundfile.info(tmp_path / 'longer.wav').frames == 2400, longer.stderr
+    settings = json.loads((tmp_path / 'longer.json').read_text())['clip']['settings']
+    assert (settings['sampler'], settings['spacing']) == ('ddim', 'linear')
     same = run('rain', '--init-audio', source, '--strength', 0, '-o', tmp_path / 'same.wav', '--clip', 'none')
     assert same.exit_code == 0
     assert np.array_equal(soundfile.read(source)[0], soundfile.read(tmp_path / 'same.wav')[0])
