@@ -70,19 +70,19 @@ def read_diffusers_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str,
         'sample_size': transformer['sample_size'] * ratio,
         'audio_channels': vae['audio_channels'],
         'model': {
-            'pretransform': {'type': 'autoencoder', 'config': _autoencoder_config(vae)},
+            'pretransform': {'type': 'autoencoder', 'config': autoencoder_config(vae)},
             'conditioning': _conditioning_config(projection),
-            'diffusion': _diffusion_config(transformer),
+            'diffusion': diffusion_config(transformer),
         },
     }
     projected = read_tensors(parts['projection_model'] / _FILE)
     tensors = {
-        **_transformer_tensors(read_tensors(parts['transformer'] / _FILE)),
-        **_autoencoder_tensors(read_tensors(parts['vae'] / _FILE), blocks=len(vae['downsampling_ratios'])),
+        **transformer_tensors(read_tensors(parts['transformer'] / _FILE)),
+        **autoencoder_tensors(read_tensors(parts['vae'] / _FILE), blocks=len(vae['downsampling_ratios'])),
         **{_condition_name(name): value for name, value in projected.items()},
     }
     # This layout leaves out the constants of the rotation.
-    tensors['model.model.transformer.rotary_pos_emb.inv_freq'] = _rotary(transformer['attention_head_dim'])
+    tensors['model.model.transformer.rotary_pos_emb.inv_freq'] = rotary_frequencies(transformer['attention_head_dim'])
     return config, tensors
 
 
@@ -112,13 +112,24 @@ def read_diffusers_autoencoder(folder: str | Path) -> tuple[dict[str, Any], dict
         'model_type': 'autoencoder',
         'sample_rate': vae['sampling_rate'],
         'audio_channels': vae['audio_channels'],
-        'model': _autoencoder_config(vae),
+        'model': autoencoder_config(vae),
     }
-    tensors = _autoencoder_tensors(read_tensors(part / _FILE), blocks=len(vae['downsampling_ratios']))
+    tensors = autoencoder_tensors(read_tensors(part / _FILE), blocks=len(vae['downsampling_ratios']))
     return config, {name.removeprefix('pretransform.model.'): value for name, value in tensors.items()}
 
 
-def _diffusion_config(transformer: Mapping[str, Any]) -> dict[str, Any]:
+def diffusion_config(transformer: Mapping[str, Any]) -> dict[str, Any]:
+    """The section ``model.diffusion`` of a release.
+
+    Args:
+        transformer: configuration of a ``StableAudioDiTModel``.
+
+    Returns:
+        Plain nested data.
+
+    Raises:
+        CheckpointError: an option that the release cannot have.
+    """
     heads, head_dim = transformer['num_attention_heads'], transformer['attention_head_dim']
     expect_value(
         transformer['num_key_value_attention_heads'] * head_dim,
@@ -147,7 +158,18 @@ def _diffusion_config(transformer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _autoencoder_config(vae: Mapping[str, Any]) -> dict[str, Any]:
+def autoencoder_config(vae: Mapping[str, Any]) -> dict[str, Any]:
+    """The section ``model`` of an autoencoder's release.
+
+    Args:
+        vae: configuration of an ``AutoencoderOobleck``.
+
+    Returns:
+        Plain nested data.
+
+    Raises:
+        CheckpointError: an option that the release cannot have.
+    """
     latents = vae['decoder_input_channels']
     # The encoder gives mean and spread in as many channels as it has at its first level.
     expect_value(vae['encoder_hidden_size'], 2 * latents, 'encoder_hidden_size')
@@ -175,8 +197,15 @@ def _conditioning_config(projection: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _transformer_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renamed, with queries, keys and values put together again."""
+def transformer_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a ``StableAudioDiTModel`` under the names of a release, queries, keys and values put together again.
+
+    Args:
+        tensors: of the transformer.
+
+    Returns:
+        Without the constants of the rotation, which this layout leaves out.
+    """
     renamed = {}
     for name, value in tensors.items():
         for pattern, replacement in _TRANSFORMER:
@@ -193,8 +222,19 @@ def _transformer_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _autoencoder_tensors(tensors: Mapping[str, Tensor], *, blocks: int) -> dict[str, Tensor]:
-    """Renamed to the numbers of the layers; activations lose their outer axes."""
+def autoencoder_tensors(tensors: Mapping[str, Tensor], *, blocks: int) -> dict[str, Tensor]:
+    """Tensors of an ``AutoencoderOobleck`` under the names of a release: layers by number, activations flat.
+
+    Args:
+        tensors: of the autoencoder.
+        blocks: of its encoder and of its decoder.
+
+    Returns:
+        With the prefix that they have in a whole model.
+
+    Raises:
+        CheckpointError: a tensor belongs to no known layer.
+    """
     # Inside a block and inside a residual unit.
     in_encoder = {'res_unit1': 0, 'res_unit2': 1, 'res_unit3': 2, 'snake1': 3, 'conv1': 4}
     in_decoder = {'snake1': 0, 'conv_t1': 1, 'res_unit1': 2, 'res_unit2': 3, 'res_unit3': 4}
@@ -228,7 +268,14 @@ def _condition_name(name: str) -> str:
     return f'conditioner.conditioners.{_SECONDS.get(first, first)}.{rest}'
 
 
-def _rotary(head_dim: int) -> Tensor:
-    """Frequencies of the rotation, in radians for each position."""
+def rotary_frequencies(head_dim: int) -> Tensor:
+    """Frequencies of the rotation, in radians for each position.
+
+    Args:
+        head_dim: size of a head.
+
+    Returns:
+        One for every two rotated dimensions.
+    """
     rotated = max(head_dim // 2, 32)
     return 10000.0 ** (-torch.arange(0, rotated, 2, dtype=torch.float32) / rotated)

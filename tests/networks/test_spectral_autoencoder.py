@@ -141,10 +141,10 @@ def test_standardized_latents_decode_to_the_same_audio():
     network, audio = small().double(), 0.1 * noise(1, 2, 20 * 256).double()
     with torch.no_grad():
         network.encoder.output.bias[4:] = -4.0
-        latents, spread = network.encode(audio), network.posterior(audio).std
+        latents, spread = network.encode(audio).double(), network.posterior(audio).std
         decoded, deviation = network.decode(latents), latents.std(dim=(0, 2))
         standardize_latents(network, latents.mean(dim=(0, 2)), deviation)
-        standard = network.encode(audio)
+        standard = network.encode(audio).double()
         torch.testing.assert_close(standard.mean(dim=(0, 2)), torch.zeros(4).double(), atol=1e-5, rtol=0)
         torch.testing.assert_close(standard.std(dim=(0, 2)), torch.ones(4).double(), atol=1e-5, rtol=0)
         torch.testing.assert_close(network.decode(standard), decoded, atol=1e-5, rtol=0)

@@ -82,3 +82,16 @@ def test_weights_changed_between_two_calls_are_the_new_ones():
         before = network.decode(latents)
         network.decoder.layers[-1].parametrizations.weight.original0.data.mul_(2)
         torch.testing.assert_close(network.decode(latents), 2 * before)
+
+
+def test_weights_are_prepared_once_until_they_change():
+    network = WaveformDecoder(latent_channels=3, widths=(8, 6, 4), strides=(4, 2))
+    first = prepared(network)
+    assert prepared(network) is first
+    with torch.no_grad():
+        network.layers[0].bias.add_(1)
+    second = prepared(network)
+    assert second is not first and prepared(network) is second
+    # What averaging does while it swaps weights is not counted as a change by the library.
+    network.layers[-1].parametrizations.weight.original0.data.mul_(2)
+    assert prepared(network) is not second
