@@ -352,7 +352,7 @@ def train(options: argparse.Namespace) -> None:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             window = windows[rng.integers(len(windows))]
             size = max(1, options.latents_per_batch // window)
-            batch = store.batch(size, window, rng, short_share=options.short_share, repeat_share=options.repeat_share)
+            batch = store.batch(size, window, rng, **{name: getattr(options, name) for name in ENDINGS})
             # One time from every part of the distribution: less noise in the gradient than from independent ones.
             share = (torch.arange(size) + torch.rand(size, generator=generator)) / size
             log_ratio = options.log_ratio_mean + options.log_ratio_std * torch.special.ndtri(share)
