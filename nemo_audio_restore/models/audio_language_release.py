@@ -87,10 +87,11 @@ def question_tokenizer(source: str | Path, question_format: QuestionFormat | Non
     Raises:
         FileNotFoundError: nothing can be loaded from there.
     """
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        # As its tokenizer.json says: the automatic class would rebuild it in the way of the model's family.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f'no tokenizer can be loaded from {source}: {str(error).splitlines()[0]} '

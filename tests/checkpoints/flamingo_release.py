@@ -18,14 +18,14 @@ WIDTH, VOCABULARY = 16, 24
 DROPPED = {'head.weight': (3, 3), 'logmel_extractor.melW': (4, 64), 'layers.1.blocks.1.attn_mask': (2, 4, 4)}
 
 
-def language_config():
+def language_config(num_layers=2):
     from transformers import Qwen2Config
 
     return Qwen2Config(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
         intermediate_size=24,
-        num_hidden_layers=2,
+        num_hidden_layers=num_layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         tie_word_embeddings=True,
