@@ -13,7 +13,7 @@ from nemo_audio_restore.checkpoints.registry import list_models
 from nemo_audio_restore.files.audio import backend
 
 _PACKAGES = ('nemo_toolkit', 'torch', 'lightning', 'lhotse', 'numpy', 'scipy', 'soundfile', 'soxr', 'tinytag')
-_OPTIONAL = ('zimtohrli', 'visqol-python', 'gradio', 'wandb', 'tensorboard')
+_OPTIONAL = ('zimtohrli', 'visqol-python', 'pyloudnorm', 'gradio', 'wandb', 'tensorboard')
 _VARIABLES = ('HF_HOME', 'HF_HUB_OFFLINE', 'CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS')
 _LITTLE_MEMORY_GB = 2.0
 

@@ -47,7 +47,7 @@ def clip_provenance(
 def write_clip_provenance(
     clip: GeneratedClip, target: str | Path, *, model: ModelIdentity | None = None, sources: Sequence[str | Path] = ()
 ) -> Path:
-    """Writes the record beside the clip: ``drums-0.json`` for ``drums-0.wav``, completely or not at all.
+    """Writes the record beside the clip: ``drums-0.generated.json`` for ``drums-0.wav``; an older one is replaced.
 
     Args:
         clip: that was written.
@@ -62,4 +62,5 @@ def write_clip_provenance(
         OSError: it cannot be written, or a file is gone.
     """
     record = clip_provenance(clip, target, model=model, sources=sources)
-    return write_whole(Path(target).with_suffix('.json'), as_json(record).encode('utf-8', 'backslashreplace'))
+    path = Path(target).with_name(f'{Path(target).stem}.generated.json')
+    return write_whole(path, as_json(record).encode('utf-8', 'backslashreplace'))

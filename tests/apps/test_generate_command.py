@@ -58,13 +58,13 @@ def test_a_prompt_becomes_a_file_with_its_record(tmp_path, models):
     info = soundfile.info(tmp_path / 'rain.wav')
     assert (info.frames, info.samplerate, info.channels, info.subtype) == (2000, 8000, 2, 'FLOAT')
     assert np.abs(soundfile.read(tmp_path / 'rain.wav')[0]).max() <= 1.0
-    record = json.loads((tmp_path / 'rain.json').read_text())
+    record = json.loads((tmp_path / 'rain.generated.json').read_text())
     assert record['clip']['prompt'] == 'heavy rain' and record['clip']['seed'] == 5
     assert record['clip']['negative'] == 'birds' and record['clip']['settings']['steps'] == 3
     assert record['contains_generated_audio'] and record['versions']['nemo-audio-restore']
     assert len(record['output']['sha256']) == len(record['model']['sha256']) == 64
     assert models[0].asked == ('stable_audio_44k_small', 'auto', None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['model.nemo', 'rain.json', 'rain.wav']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['model.nemo', 'rain.generated.json', 'rain.wav']
 
 
 def test_prompts_and_seeds_fill_a_folder_and_are_made_once(tmp_path, models):
@@ -100,7 +100,7 @@ def test_in_painting_keeps_the_rest_of_the_file(tmp_path, models):
     assert result.exit_code == 0, result.stderr
     before, after = soundfile.read(source)[0], soundfile.read(tmp_path / 'out.wav')[0]
     assert np.array_equal(before[:560], after[:560]) and np.array_equal(before[1840:], after[1840:])
-    record = json.loads((tmp_path / 'out.json').read_text())
+    record = json.loads((tmp_path / 'out.generated.json').read_text())
     assert record['generated'] == [{'kind': 'in-painting', 'start_s': 0.1, 'end_s': 0.2}]
     assert record['inputs'][0]['file'] == str(source) and record['clip']['settings']['resamples'] == 4
 
@@ -109,12 +109,12 @@ def test_a_recording_goes_on_and_a_clip_is_varied(tmp_path, models):
     source = make(tmp_path / 'in.wav', 0.2)
     longer = run('rain', '--continue', source, '--seconds', 0.1, '-o', tmp_path / 'longer.wav', '--sampler', 'v-ddim')
     assert longer.exit_code == 0 and soundfile.info(tmp_path / 'longer.wav').frames == 2400, longer.stderr
-    settings = json.loads((tmp_path / 'longer.json').read_text())['clip']['settings']
+    settings = json.loads((tmp_path / 'longer.generated.json').read_text())['clip']['settings']
     assert (settings['sampler'], settings['spacing']) == ('ddim', 'linear')
     same = run('rain', '--init-audio', source, '--strength', 0, '-o', tmp_path / 'same.wav', '--clip', 'none')
     assert same.exit_code == 0
     assert np.array_equal(soundfile.read(source)[0], soundfile.read(tmp_path / 'same.wav')[0])
-    assert json.loads((tmp_path / 'same.json').read_text())['contains_generated_audio'] is False
+    assert json.loads((tmp_path / 'same.generated.json').read_text())['contains_generated_audio'] is False
     varied = run('rain', '--init-audio', source, '-o', tmp_path / 'varied.wav', '--loudness', -20, '--json')
     (clip,) = json.loads(varied.stdout)['clips']
     assert clip['strength'] == 0.5 and clip['duration_s'] == 0.2
@@ -224,7 +224,7 @@ def test_what_was_finished_before_an_error_stays_and_nothing_is_half_written(tmp
     monkeypatch.setattr(GaussianGenerator, 'decode', once)
     result = run('rain', '-o', tmp_path / 'out', '--seeds', 3, '--batch-size', 1, '-v')
     assert result.exit_code == 1 and 'RuntimeError: no memory' in result.stderr and 'Traceback' in result.stderr
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['rain-0.json', 'rain-0.wav']
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['rain-0.generated.json', 'rain-0.wav']
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, models, monkeypatch):
