@@ -1,0 +1,310 @@
+"""Claims about AudioLanguageModel, on a release in miniature."""
+
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from nemo_audio_restore.checkpoints.errors import CheckpointError
+from nemo_audio_restore.data.listening import InputWarning, NothingToHearError
+from nemo_audio_restore.data.question_text import QuestionError
+from nemo_audio_restore.models.audio_language import AudioLanguageModel
+from nemo_audio_restore.models.blocks import ConfigError
+from nemo_audio_restore.models.text_decoding import TextSettings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'checkpoints'))
+from flamingo_release import language_config, released, write  # noqa: E402
+
+CONF = Path(__file__).parents[2] / 'conf'
+RATE = 16000
+SHORT = TextSettings(max_new_tokens=5)
+WORDS = ['<unk>', '<|endoftext|>', *'what is it a dog cat or two do you hear describe the (a) (b)'.split()]
+
+
+def save_language_model(folder, words=WORDS):
+    """Configuration and tokenizer, as of a language model without the special tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token='<unk>'))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token='<|endoftext|>', unk_token='<unk>')
+    made.save_pretrained(folder)
+    config = language_config()
+    config.vocab_size = len(words)
+    config.save_pretrained(folder)
+    return folder
+
+
+def finite(tensors):
+    """A release whose statistics of normalisation are possible, and whose gates are open."""
+    for name, tensor in tensors.items():
+        if name.endswith('running_var'):
+            tensors[name] = tensor.abs() + 0.5
+        elif tensor.is_floating_point() and tensor.ndim > 1:
+            tensors[name] = tensor * 0.3
+    return tensors
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp('flamingo')
+    return write(root / 'release', finite(released())), save_language_model(root / 'language')
+
+
+@pytest.fixture(scope='module')
+def model(folders):
+    release, language = folders
+    return AudioLanguageModel.from_audio_flamingo2(release, language_model=language)
+
+
+def tone(seconds, hz=440.0):
+    return 0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE).astype(np.float32)
+
+
+CLIPS = [tone(1.0), tone(11.0, 300.0)]
+QUESTIONS = ['what is it', 'do you hear a dog or two']
+
+
+def test_batch_of_mixed_lengths_answers_like_single_runs(model):
+    together = model.generate(prompts=QUESTIONS, audios=CLIPS, settings=SHORT)
+    single = [
+        model.generate(prompts=[question], audios=[clip], settings=SHORT)[0]
+        for question, clip in zip(QUESTIONS, CLIPS, strict=True)
+    ]
+    assert together == single
+    assert all(isinstance(text, str) for text in together)
+
+
+@torch.no_grad()
+def test_windows_that_fill_up_a_batch_change_nothing(model):
+    ids = torch.tensor([model.questions.question('what is it')])
+    windows = model.listening.windows(CLIPS[0], RATE)[None]
+    features = model.encode_audio(windows, torch.ones(1, 1))
+    expected = model(features, torch.ones(1, 1), ids, torch.ones_like(ids))
+    more = torch.cat([features, torch.full_like(features, float('nan'))], dim=1)
+    found = model(more, torch.tensor([[1, 0]]), ids, torch.ones_like(ids))
+    assert torch.allclose(found, expected, atol=1e-5)
+    padded = torch.cat([windows, torch.zeros_like(windows)], dim=1)
+    assert torch.equal(model.encode_audio(padded, torch.tensor([[1, 0]]))[:, :1], features)
+
+
+@torch.no_grad()
+def test_other_audio_gives_other_logits(model):
+    ids = torch.tensor([model.questions.question('what is it')])
+    found = []
+    for clip in (tone(1.0), tone(1.0, 3000.0)):
+        features = model.encode_audio(model.listening.windows(clip, RATE)[None], torch.ones(1, 1))
+        found.append(model(features, torch.ones(1, 1), ids, torch.ones_like(ids)))
+    assert not torch.allclose(*found, atol=1e-4)
+
+
+def test_conversations_prompts_tensors_and_files_are_the_same(model, tmp_path):
+    soundfile.write(tmp_path / 'clip.wav', CLIPS[0], RATE, subtype='FLOAT')
+    expected = model.generate(prompts=QUESTIONS[:1], audios=CLIPS[:1], settings=SHORT)
+    part = {'type': 'text', 'text': QUESTIONS[0]}
+    for audio in ({'type': 'audio', 'path': tmp_path / 'clip.wav'}, {'type': 'audio', 'audio': CLIPS[0]}):
+        turn = {'role': 'user', 'content': [part, audio]}
+        assert model.generate([[turn]], settings=SHORT) == expected
+    beside = {'role': 'user', 'content': '<audio> ' + QUESTIONS[0], 'audio': [tmp_path / 'clip.wav']}
+    assert model.generate([[beside]], settings=SHORT) == expected
+    batch = torch.zeros(1, 20000)
+    batch[0, :RATE] = torch.from_numpy(CLIPS[0])
+    lens = torch.tensor([RATE])
+    assert model.generate(prompts=QUESTIONS[:1], audios=batch, audio_lens=lens, settings=SHORT) == expected
+    assert model.ask(tmp_path / 'clip.wav', QUESTIONS[0], settings=SHORT).text == expected[0]
+
+
+def test_pieces_of_text_add_up_to_the_answers(model):
+    said = ['', '']
+
+    def hear(item, piece):
+        said[item] += piece
+
+    assert model.generate(prompts=QUESTIONS, audios=CLIPS, settings=SHORT, on_text=hear) == said
+
+
+def test_probabilities_of_options_do_not_depend_on_their_order(model):
+    first = model.ask(CLIPS[0], 'what is it', ['a dog', 'cat', 'two dog'])
+    other = model.ask(CLIPS[0], 'what is it', ['cat', 'two dog', 'a dog'])
+    assert sum(first.probabilities.values()) == pytest.approx(1)
+    assert first.text == max(first.probabilities, key=first.probabilities.get) == other.text
+    for option, probability in first.probabilities.items():
+        assert other.probabilities[option] == pytest.approx(probability, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('given', 'error', 'message'),
+    [
+        ({'prompts': ['what'], 'audios': None}, NothingToHearError, 'give audios'),
+        ({'prompts': ['what'], 'audios': []}, NothingToHearError, r'1 question\(s\) but 0 recording\(s\)'),
+        ({'prompts': ['what'], 'audios': [np.zeros(0)]}, NothingToHearError, 'got the shape'),
+        ({'prompts': [' '], 'audios': CLIPS[:1]}, QuestionError, 'the question is empty'),
+        ({'prompts': ['<audio> <audio> what'], 'audios': CLIPS[:1]}, QuestionError, '2 <audio> tags'),
+        ({'prompts': 'what', 'audios': CLIPS[:1]}, QuestionError, 'must be a list'),
+        ({'prompts': ['what'], 'audios': CLIPS[:1], 'audio_lens': torch.ones(1)}, NothingToHearError, 'one tensor'),
+        ({}, ValueError, 'either conversations, or prompts'),
+        ({'conversations': [[{'role': 'user', 'content': 'what'}]]}, NothingToHearError, 'this conversation has 0'),
+        ({'conversations': [[]]}, QuestionError, 'one turn of the role user'),
+        (
+            {'conversations': [[{'role': 'user', 'content': [{'type': 'image'}]}]]},
+            QuestionError,
+            "must be of type text or audio; got 'image'",
+        ),
+    ],
+)
+def test_bad_input_is_refused_in_words(model, given, error, message):
+    with pytest.raises(error, match=message):
+        model.generate(**given)
+
+
+def test_silence_and_six_minutes_are_answered_with_a_warning(model):
+    with pytest.warns(InputWarning, match='is silent'):
+        assert isinstance(model.caption(np.zeros(3), prompt='describe it', settings=SHORT), str)
+    few = model.listening.max_windows
+    assert few == 12
+    with pytest.warns(InputWarning, match=r'lasts 360\.0 s; the model hears the first 120 s'):
+        assert model.listening.windows(np.zeros(360 * RATE) + 0.1, RATE).shape[0] == few
+
+
+def test_options_that_do_not_fit_are_refused(model):
+    many = [' '.join(['dog'] * length) for length in range(2, 40, 2)]
+    with pytest.warns(InputWarning), pytest.raises(QuestionError, match='more tokens than the 512'):
+        model.ask(CLIPS[0], 'what is it', many + [' '.join(['cat'] * 500)])
+    with pytest.raises(QuestionError, match='the question is empty'):
+        model.ask(CLIPS[0], ' ', ['a', 'cat'])
+
+
+def test_saved_model_answers_the_same(model, tmp_path):
+    expected = model.generate(prompts=QUESTIONS, audios=CLIPS, settings=SHORT)
+    model.save_to(tmp_path / 'model.nemo')
+    with tarfile.open(tmp_path / 'model.nemo') as archive:
+        assert any(name.endswith('tokenizer.json') for name in archive.getnames())
+    restored = AudioLanguageModel.restore_from(tmp_path / 'model.nemo')
+    assert restored.listening.published_numerics and not restored.training
+    assert restored.generate(prompts=QUESTIONS, audios=CLIPS, settings=SHORT) == expected
+
+
+def test_language_model_of_another_size_is_refused(folders, tmp_path):
+    save_language_model(tmp_path / 'three')
+    language_config(num_layers=3).save_pretrained(tmp_path / 'three')
+    with pytest.raises(CheckpointError, match='has 3 layers of width 16, the checkpoint 2 of width 16'):
+        AudioLanguageModel.from_audio_flamingo2(folders[0], language_model=tmp_path / 'three')
+    save_language_model(tmp_path / 'words', [*WORDS, 'one', 'more', 'and', 'more2', 'than', 'fit'])
+    with pytest.raises(CheckpointError, match='belongs to another language model'):
+        AudioLanguageModel.from_audio_flamingo2(folders[0], language_model=tmp_path / 'words')
+    with pytest.raises(FileNotFoundError, match='no language model is described at'):
+        AudioLanguageModel.from_audio_flamingo2(folders[0], language_model=tmp_path / 'nothing')
+
+
+def config_of(model, **changes):
+    config = OmegaConf.to_container(model.cfg)
+    return OmegaConf.create({**config, **changes})
+
+
+def test_encoder_of_whisper_hears_as_well(model):
+    tower = {
+        '_target_': 'nemo_audio_restore.networks.window_towers.WhisperTower',
+        'window_s': 1.0,
+        'dim': 64,
+        'num_layers': 1,
+        'num_heads': 1,
+        'frames_per_token': 5,
+    }
+    whisper = AudioLanguageModel(config_of(model, audio_tower=tower, listening={'window_s': 1.0})).eval()
+    windows = whisper.listening.windows(tone(2.5), RATE)[None]
+    assert whisper.encode_audio(windows, torch.ones(1, 3)).shape == (1, 3, 10, 64)
+    assert len(whisper.generate(prompts=QUESTIONS, audios=CLIPS, settings=SHORT)) == 2
+    with pytest.raises(ConfigError, match='listening.sample_rate is 8000, but the audio tower works at 16000 Hz'):
+        AudioLanguageModel(config_of(model, listening={'sample_rate': 8000}))
+
+
+def test_model_without_tokenizer_takes_numbers_alone(model):
+    bare = AudioLanguageModel(config_of(model, tokenizer=None))
+    with pytest.raises(ConfigError, match='no tokenizer'):
+        bare.generate(prompts=['what'], audios=CLIPS[:1])
+
+
+def test_frozen_parts_stay_in_evaluation_mode_and_without_gradient(model):
+    trained = AudioLanguageModel(config_of(model, training={'trained': ['cross_attention']})).train()
+    assert trained.cross_attention.training
+    assert not any(module.training for module in trained.audio_tower.modules())
+    assert not any(module.training for module in trained.language_model.modules())
+    learning = {name.split('.')[0] for name, parameter in trained.named_parameters() if parameter.requires_grad}
+    assert learning == {'cross_attention'}
+    with pytest.raises(ConfigError, match="must name parts among .*; got \\['lungs'\\]"):
+        AudioLanguageModel(config_of(model, training={'trained': ['lungs']}))
+
+
+def test_a_step_of_training_changes_what_is_trained_alone(model):
+    calm = {**OmegaConf.to_container(model.cfg.audio_transform), 'attention_dropout': 0.0}
+    parts = ['audio_transform', 'cross_attention']
+    trained = AudioLanguageModel(config_of(model, training={'trained': parts}, audio_transform=calm)).train()
+    before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    text, labels = trained.questions.pairs(QUESTIONS, ['a dog', 'a cat'])
+    windows = torch.stack([trained.listening.windows(tone(1.0, hz), RATE) for hz in (300.0, 900.0)])
+    batch = {
+        'windows': windows,
+        'window_mask': torch.ones(2, 1, dtype=torch.bool),
+        'input_ids': text.input_ids,
+        'attention_mask': text.attention_mask,
+        'labels': labels,
+    }
+    trained.log = lambda *args, **options: None
+    optimizer = torch.optim.SGD([p for p in trained.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for _ in range(3):
+        loss = trained.training_step(batch, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+    after = trained.state_dict()
+    changed = {name.split('.')[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == set(parts)
+
+
+def test_language_model_from_elsewhere_is_not_saved(model, tmp_path):
+    save_language_model(tmp_path / 'whole')
+    model.language_model.save_pretrained(tmp_path / 'whole')
+    block = {**OmegaConf.to_container(model.cfg.language_model), 'weights': str(tmp_path / 'whole')}
+    foreign = AudioLanguageModel(config_of(model, language_model=block))
+    foreign.audio_tower.load_state_dict(model.audio_tower.state_dict())
+    foreign.audio_transform.load_state_dict(model.audio_transform.state_dict())
+    foreign.cross_attention.load_state_dict(model.cross_attention.state_dict())
+    assert not any(name.startswith('language') for name in foreign.state_dict())
+    asked = {'prompts': QUESTIONS[:1], 'audios': CLIPS[:1], 'settings': SHORT}
+    assert foreign.eval().generate(**asked) == model.generate(**asked)
+    with pytest.raises(ConfigError, match='what it learns would be lost'):
+        AudioLanguageModel(config_of(model, language_model=block, training={'trained': ['language_model']}))
+    with pytest.raises(ConfigError, match='of no causal language model'):
+        AudioLanguageModel(config_of(model, language_model={'config': {'model_type': 'abacus'}}))
+    with pytest.raises(ConfigError, match='hidden_size is 16, expected 24'):
+        wrong = {**block, 'config': {**block['config'], 'hidden_size': 24}}
+        AudioLanguageModel(config_of(model, language_model=wrong))
+
+
+# Parts of the published checkpoints: transform, cross-attention, language model. The audio tower has 270,931,992.
+SIZES = {
+    '0.5b': (75_538_432, 226_578_480, 493_793_536),
+    '1.5b': (75_538_432, 631_414_840, 1_543_304_192),
+    '3b': (75_538_432, 1_359_249_480, 3_085_391_872),
+}
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_config_has_the_published_size(size):
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose(f'audio_flamingo2_{size}').model
+    with torch.device('meta'):
+        made = AudioLanguageModel(OmegaConf.merge(config, {'train_ds': None, 'validation_ds': None}))
+    parts = (made.audio_transform, made.cross_attention, made.language_model, made.audio_tower)
+    counts = tuple(sum(parameter.numel() for parameter in part.parameters()) for part in parts)
+    assert counts == (*SIZES[size], 270_931_992)
