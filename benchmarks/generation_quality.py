@@ -16,8 +16,9 @@ groove style, effect class), names what it hears; and a text-audio model scores 
 The text-audio model was trained on the same training clips as the generator: it is no independent judge, the
 classifier is simpler but sees neither captions nor generated audio.
 
-Lengths: clips of 2, 5 and 10 s are asked for. The file is cut to the asked length, so its length says little; so the
-whole window is also sampled once, and the time at which it falls silent (40 dB below its loudest 20 ms) is compared.
+Lengths: accompaniments of 2, 5 and 10 s are asked for. The file is cut to the asked length, so its length says little;
+so the time at which it falls silent (40 dB below its loudest 20 ms) is compared, too, and the same in the whole window
+for models that always sample that (sampler.full_window).
 
 Audio and features stay in --out; the same command resumes. Without --model only the classifier is examined.
 """
@@ -314,16 +315,17 @@ def length_rows(
                 [clip.caption], seconds=asked, seed=seed, steps=options.steps, guidance=options.guidance
             )
             audio = np.asarray(made.audio)
-            whole = sample_window(model, clip.caption, asked, seed, options)
             found.append(
                 {
                     'asked_s': asked,
                     'prompt': clip.caption,
                     'file_s': audio.shape[1] / model.sample_rate,
                     'sounds_in_file_s': sounding_seconds(audio, model.sample_rate),
-                    'sounds_in_window_s': sounding_seconds(whole, model.sample_rate),
                 }
             )
+            if model.sampler.full_window:
+                whole = sample_window(model, clip.caption, asked, seed, options)
+                found[-1]['sounds_in_window_s'] = sounding_seconds(whole, model.sample_rate)
         measured += found
         line = {'asked, s': f'{asked:g}', 'clips': len(found)}
         for key, title in (
@@ -331,6 +333,8 @@ def length_rows(
             ('sounds_in_file_s', 'sounds until, in the file'),
             ('sounds_in_window_s', f'sounds until, in the whole window of {model.window_s:.1f} s'),
         ):
+            if key not in found[0]:
+                continue
             values = [one[key] for one in found]
             share = np.mean([within(value, asked) for value in values])
             line[title] = f'{statistics.median(values):.2f} s, {100 * share:.0f} % within 10 %'
