@@ -141,6 +141,7 @@ def test_standardized_latents_decode_to_the_same_audio():
     network, audio = small().double(), 0.1 * noise(1, 2, 20 * 256).double()
     with torch.no_grad():
         network.encoder.output.bias[4:] = -4.0
+        network.encoder.direct.weight.mul_(20)
         latents, spread = network.encode(audio).double(), network.posterior(audio).std.double()
         decoded, deviation = network.decode(latents), latents.std(dim=(0, 2))
         standardize_latents(network, latents.mean(dim=(0, 2)), deviation)
