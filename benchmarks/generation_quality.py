@@ -403,6 +403,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     namers, lines = train_namers(judged[0], features[0], judged[1], features[1])
     report = ['The classifier on held-out recordings:', '', markdown_table(lines)]
+    print('\n'.join(report), flush=True)
     results: dict[str, object] = {'classifier': lines, 'command': vars(options) | {'data': str(options.data)}}
     prompts = choose_prompts(judged[0], judged[1], per_class=options.per_class)
     systems = baselines(prompts, judged[0], options.seed)
