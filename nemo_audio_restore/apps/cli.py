@@ -3,6 +3,7 @@
 import typer
 
 from nemo_audio_restore.apps import (
+    commands_ask,
     commands_codec,
     commands_convert,
     commands_demo,
@@ -27,6 +28,8 @@ app.command('encode')(commands_codec.encode)
 app.command('decode')(commands_codec.decode)
 app.command('tokens')(commands_codec.tokens)
 app.command('generate')(commands_generate.generate)
+app.command('ask')(commands_ask.ask)
+app.command('caption')(commands_ask.caption)
 app.command('separate')(commands_distill.separate)
 app.command('demo')(commands_demo.demo)
 app.command('evaluate')(commands_evaluate.evaluate)

@@ -8,6 +8,7 @@ from nemo_audio_restore.apps.inputs import UsageError
 if TYPE_CHECKING:
     from nemo_audio_restore.distillation.prior import AudioPrior
     from nemo_audio_restore.generation import LatentGenerator
+    from nemo_audio_restore.models.audio_language import AudioLanguageModel
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
     from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
     from nemo_audio_restore.models.speech_codec import SpeechCodecModel
@@ -117,6 +118,31 @@ def _latent_diffusion(name: str, device: str, text_encoder: str | None) -> 'Late
             model.use_text_encoder(text_encoder)
         except (ValueError, OSError, ImportError) as error:
             raise UsageError(f'the text encoder {text_encoder} cannot be used: {error}') from error
+    return model.to(where).eval()
+
+
+def load_listener(name: str, device: str) -> 'AudioLanguageModel':
+    """A model that answers questions about audio, in evaluation mode on a device.
+
+    Args:
+        name: as for :func:`load_model`.
+        device: auto, cpu, cuda, cuda:N or mps.
+
+    Returns:
+        The model.
+
+    Raises:
+        UsageError: there is no such model or device.
+    """
+    where = find_device(device)
+    from nemo_audio_restore._nemo import logging
+    from nemo_audio_restore.models.audio_language import AudioLanguageModel
+
+    logging.setLevel(logging.ERROR)
+    try:
+        model = AudioLanguageModel.from_pretrained(name)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise UsageError(f'the model {name} cannot be loaded: {error}') from error
     return model.to(where).eval()
 
 
