@@ -102,7 +102,13 @@ def test_everything_imported_below_the_extras_is_declared(wheel_metadata, reposi
         name.lower().replace('_', '-')
         for name in re.findall(r'^Requires-Dist: ([\w.-]+)', wheel_metadata, re.MULTILINE)
     }
-    distribution_of = {'nemo': 'nemo-toolkit', 'yaml': 'pyyaml', 'hydra': 'hydra-core', 'visqol': 'visqol-python'}
+    distribution_of = {
+        'nemo': 'nemo-toolkit',
+        'yaml': 'pyyaml',
+        'hydra': 'hydra-core',
+        'visqol': 'visqol-python',
+        'sklearn': 'scikit-learn',
+    }
     brought_by_nemo = {'lightning', 'torchmetrics'}
     imported = set()
     for path in (repository / 'nemo_audio_restore').rglob('*.py'):
