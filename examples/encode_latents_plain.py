@@ -72,6 +72,9 @@ def load_autoencoder(path: Path, config: Path | None) -> tuple[LatentAutoencoder
     Args:
         path: .nemo file, or ``last.pt`` of train_autoencoder_plain.py.
         config: YAML of the run, for the latter.
+
+    Returns:
+        The network in evaluation mode, and its rate in Hz.
     """
     if config is None:
         from nemo_audio_restore.models.audio_autoencoder import AudioAutoencoderModel

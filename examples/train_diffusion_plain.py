@@ -252,6 +252,9 @@ def losses_of(
         log_ratio: (B,) logarithm of the ratio of noise to signal.
         noise: like the clips.
         kept: (B,) where the condition is given; elsewhere it is the one that guidance leads away from.
+
+    Returns:
+        (B,).
     """
     t = process.time_of_ratio(log_ratio.exp())
     example = process.noised(batch.clean, noise, t)
