@@ -111,6 +111,16 @@ _MODELS = (
         size_mb=619,
     ),
     ModelEntry(
+        name='stable_audio_44k_small',
+        model_class='LatentDiffusionModel',
+        task='text to audio',
+        description='Small text-to-audio model for laptop CPUs: instruments, grooves and effects, stereo, up to 10 s.',
+        location='package://stable_audio_44k_small.nemo',
+        licence='apache-2.0',
+        sample_rate=44100,
+        size_mb=12,
+    ),
+    ModelEntry(
         name='stable_audio_open_44k',
         model_class='LatentDiffusionModel',
         task='text to audio',
