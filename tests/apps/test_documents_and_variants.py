@@ -79,7 +79,7 @@ def test_a_document_that_cannot_be_written_fails_the_file_but_keeps_the_audio(
     def full(path, content):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(documents, '_write', full)
+    monkeypatch.setattr(documents, 'write_whole', full)
     result = run('restore', source, '-o', tmp_path / 'out' / 'a.wav', '--cutoff', 6000)
     assert result.exit_code == 1 and 'a.wav is complete' in result.stderr and 'No space left' in result.stderr
     assert names(tmp_path / 'out') == ['a.wav'] and 'Traceback' not in result.stderr

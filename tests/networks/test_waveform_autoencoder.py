@@ -166,7 +166,9 @@ def test_activation_without_gradients_equals_the_one_with():
         before = latents.clone()
         with torch.no_grad():
             quick = network.decode(latents)
-        torch.testing.assert_close(quick, network.decode(latents).detach(), atol=1e-6, rtol=0)
+        plain = network.decode(latents).detach()
+        # The sums of the convolutions are taken in another order, too.
+        torch.testing.assert_close(quick, plain, atol=2e-5 * plain.abs().max().item(), rtol=0)
         assert torch.equal(latents, before)
 
 
