@@ -216,8 +216,9 @@ class Trained(nn.Module):
         for layer in self.network.transformer.layers:
             for branch in (layer.self_attn.to_out, layer.cross_attn.to_out, layer.ff.ff[2]):
                 nn.init.zeros_(branch.weight)
-        for linear in (self.network.to_cond_embed[0], self.network.to_cond_embed[2]):
-            nn.init.kaiming_normal_(linear.weight)
+        for embed in (self.network.to_cond_embed, self.network.to_global_embed):
+            for linear in (embed[0], embed[2]):
+                nn.init.kaiming_normal_(linear.weight)
 
     def condition(self, batch: Batch) -> LatentCondition:
         """Of a batch."""
@@ -395,7 +396,7 @@ def options_of(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--log-ratio-mean', type=float, default=0.2, help='of the training times: ln(sigma / alpha)')
     parser.add_argument('--log-ratio-std', type=float, default=1.1)
     parser.add_argument('--lr', type=float, default=0.004, help='of the matrices in the layers (Muon)')
-    parser.add_argument('--lr-others', type=float, default=0.002, help='of everything else (AdamW)')
+    parser.add_argument('--lr-others', type=float, default=0.0006, help='of the rest (AdamW); 0.002 kills the length')
     parser.add_argument('--weight-decay', type=float, default=0.02)
     parser.add_argument('--gradient-clip', type=float, default=1.0)
     parser.add_argument('--ema-decay', type=float, default=0.998)
