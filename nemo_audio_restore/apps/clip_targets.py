@@ -106,28 +106,6 @@ def slug(prompt: str) -> str:
     return text or (words[0][:_LONGEST_SLUG] if words else 'clip')
 
 
-def parse_span(text: str) -> tuple[float, float]:
-    """Reads ``START:END`` in seconds.
-
-    Args:
-        text: like ``2.5:4``.
-
-    Returns:
-        (start, end).
-
-    Raises:
-        UsageError: with the form that is expected.
-    """
-    start, colon, end = text.partition(':')
-    try:
-        span = float(start), float(end)
-    except ValueError:
-        colon = ''
-    if not colon:
-        raise UsageError(f'--span must be START:END in seconds, like 2.5:4; got {text}')
-    return span
-
-
 def _file_name(template: str, prompt: str, index: int, seed: int, extension: str) -> str:
     try:
         name = template.format(slug=slug(prompt), index=index, seed=seed, ext=extension)

@@ -213,7 +213,7 @@ def _given(
         raise inputs.UsageError('--span says what of --inpaint is generated: give that too')
     if inpaint is not None and not spans:
         raise inputs.UsageError('--inpaint needs at least one --span START:END, in seconds')
-    parsed = tuple(clip_targets.parse_span(text) for text in spans)
+    parsed = tuple(inputs.parse_span(text, option='--span', example='2.5:4') for text in spans)
     try:
         return given_audio(
             initial_audio=init_audio,

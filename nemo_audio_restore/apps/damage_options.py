@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nemo_audio_restore.apps.inputs import UsageError, parse_gap
+from nemo_audio_restore.apps.inputs import UsageError, parse_span
 
 Span = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -56,7 +56,7 @@ def parse_damage(
     Raises:
         UsageError: with the form that is expected.
     """
-    spans = [parse_gap(text) for text in gaps]
+    spans = [parse_span(text, option='--gap', example='12.3:12.8') for text in gaps]
     boxes = [parse_region(text) for text in regions]
     if labels is not None:
         from nemo_audio_restore.files.audio import AudioFileError

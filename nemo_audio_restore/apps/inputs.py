@@ -126,11 +126,13 @@ def _file_name(template: str, relative: Path, extension: str, seed: int) -> str:
     return name
 
 
-def parse_gap(text: str) -> tuple[float, float]:
+def parse_span(text: str, *, option: str, example: str) -> tuple[float, float]:
     """Reads ``START:END`` in seconds.
 
     Args:
         text: like ``12.3:12.8``.
+        option: that it was given for, to be named in the error.
+        example: of a span, for the error.
 
     Returns:
         (start, end).
@@ -140,12 +142,12 @@ def parse_gap(text: str) -> tuple[float, float]:
     """
     start, colon, end = text.partition(':')
     try:
-        gap = float(start), float(end)
+        span = float(start), float(end)
     except ValueError:
         colon = ''
     if not colon:
-        raise UsageError(f'--gap must be START:END in seconds, like 12.3:12.8; got {text}')
-    return gap
+        raise UsageError(f'{option} must be START:END in seconds, like {example}; got {text}')
+    return span
 
 
 def _is_below(file: Path, folder: Path, root: Path) -> bool:

@@ -1,7 +1,7 @@
 """Models and devices by the names that users type."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nemo_audio_restore.apps.inputs import UsageError
 
@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from nemo_audio_restore.generation import LatentGenerator
     from nemo_audio_restore.models.audio_language import AudioLanguageModel
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+    from nemo_audio_restore.models.base import BaseModel
     from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
     from nemo_audio_restore.models.speech_codec import SpeechCodecModel
     from nemo_audio_restore.reporting import ModelIdentity
+
+_Model = TypeVar('_Model', bound='BaseModel')
 
 
 def load_model(name: str, device: str) -> 'AudioRestoreModel':
@@ -29,15 +32,9 @@ def load_model(name: str, device: str) -> 'AudioRestoreModel':
         UsageError: there is no such model or device.
     """
     where = find_device(device)
-    from nemo_audio_restore._nemo import logging
     from nemo_audio_restore.models.audio_restore import AudioRestoreModel
 
-    logging.setLevel(logging.ERROR)  # a program's user has no use for NeMo's own report of what it loaded
-    try:
-        model = AudioRestoreModel.from_pretrained(name)
-    except (ValueError, OSError, KeyError) as error:
-        raise UsageError(f'the model {name} cannot be loaded: {error}') from error
-    return model.to(where).eval()
+    return _loaded(AudioRestoreModel, name, where)
 
 
 def load_codec(name: str, device: str) -> 'SpeechCodecModel':
@@ -54,15 +51,9 @@ def load_codec(name: str, device: str) -> 'SpeechCodecModel':
         UsageError: there is no such codec or device.
     """
     where = find_device(device)
-    from nemo_audio_restore._nemo import logging
     from nemo_audio_restore.models.speech_codec import SpeechCodecModel
 
-    logging.setLevel(logging.ERROR)
-    try:
-        codec = SpeechCodecModel.from_pretrained(name)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise UsageError(f'the codec {name} cannot be loaded: {error}') from error
-    return codec.to(where).eval()
+    return _loaded(SpeechCodecModel, name, where, kind='codec')
 
 
 def load_generator(name: str, device: str, *, text_encoder: str | None = None) -> 'LatentGenerator':
@@ -103,22 +94,28 @@ def load_prior(name: str, device: str, *, text_encoder: str | None = None) -> 'A
     return LatentDiffusionPrior(_latent_diffusion(name, device, text_encoder))
 
 
+def _loaded(model_class: type[_Model], name: str, device: str, *, kind: str = 'model') -> _Model:
+    from nemo_audio_restore._nemo import logging
+
+    logging.setLevel(logging.ERROR)  # a program's user has no use for NeMo's own report of what it loaded
+    try:
+        model = model_class.from_pretrained(name)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise UsageError(f'the {kind} {name} cannot be loaded: {error}') from error
+    return model.to(device).eval()
+
+
 def _latent_diffusion(name: str, device: str, text_encoder: str | None) -> 'LatentDiffusionModel':
     where = find_device(device)
-    from nemo_audio_restore._nemo import logging
     from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
 
-    logging.setLevel(logging.ERROR)
-    try:
-        model = LatentDiffusionModel.from_pretrained(name)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise UsageError(f'the model {name} cannot be loaded: {error}') from error
+    model = _loaded(LatentDiffusionModel, name, where)
     if text_encoder is not None:
         try:
             model.use_text_encoder(text_encoder)
         except (ValueError, OSError, ImportError) as error:
             raise UsageError(f'the text encoder {text_encoder} cannot be used: {error}') from error
-    return model.to(where).eval()
+    return model.to(where)
 
 
 def load_listener(name: str, device: str) -> 'AudioLanguageModel':
@@ -135,15 +132,9 @@ def load_listener(name: str, device: str) -> 'AudioLanguageModel':
         UsageError: there is no such model or device.
     """
     where = find_device(device)
-    from nemo_audio_restore._nemo import logging
     from nemo_audio_restore.models.audio_language import AudioLanguageModel
 
-    logging.setLevel(logging.ERROR)
-    try:
-        model = AudioLanguageModel.from_pretrained(name)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise UsageError(f'the model {name} cannot be loaded: {error}') from error
-    return model.to(where).eval()
+    return _loaded(AudioLanguageModel, name, where)
 
 
 def identify_generator(name: str, device: str) -> 'ModelIdentity':
