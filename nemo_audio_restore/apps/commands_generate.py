@@ -244,7 +244,7 @@ def _check(request: _Request, jobs: Sequence[clip_targets.ClipJob]) -> None:
         SamplerSettings(**request.changes)
         check_loudness(request.loudness, request.given)
         if request.seconds is not None:
-            check_seconds(request.seconds, float('inf'))
+            check_seconds(request.seconds)
         for source in request.sources:
             probe(source)
             if any(job.target.exists() and job.target.samefile(source) for job in jobs):

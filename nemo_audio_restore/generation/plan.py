@@ -152,9 +152,8 @@ def _exactly(audio: np.ndarray, num_samples: int) -> np.ndarray:
     return np.pad(audio[:, :num_samples], ((0, 0), (0, max(0, num_samples - audio.shape[1]))))
 
 
-def check_seconds(seconds: float, window_s: float) -> None:
-    """Raises GenerationError unless a clip of that length fits into a window of that length."""
-    if not (math.isfinite(seconds) and 0 < seconds <= window_s + 1e-6):
-        raise GenerationError(
-            f"seconds must be above 0 and at most {window_s:.2f}, the model's window; got {seconds:g}"
-        )
+def check_seconds(seconds: float, window_s: float | None = None) -> None:
+    """Raises GenerationError unless a clip may have that length, and fits into the window where that is known."""
+    if not (math.isfinite(seconds) and seconds > 0 and (window_s is None or seconds <= window_s + 1e-6)):
+        window = '' if window_s is None else f", at most {window_s:.2f}, the model's window"
+        raise GenerationError(f'seconds must be a number above 0{window}; got {seconds:g}')

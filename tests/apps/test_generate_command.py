@@ -129,7 +129,7 @@ def test_a_recording_goes_on_and_a_clip_is_varied(tmp_path, models):
         ([], 'say what is to be heard'),
         ([''], 'the prompt is empty'),
         (['a' * 10000], 'has 10000 characters; at most 2000'),
-        (['rain', '--seconds', '0'], 'seconds must be above 0'),
+        (['rain', '--seconds', '0'], 'seconds must be a number above 0; got 0'),
         (['rain', '--seconds', '-3'], 'got -3'),
         (['rain', '--seconds', 'nan'], 'got nan'),
         (['rain', '--sampler', 'euler_a'], 'choose from ddim, dpmpp_2m'),

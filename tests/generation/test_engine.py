@@ -173,7 +173,7 @@ def test_facts_of_a_clip_are_plain_values():
         ({'prompts': 'a' * 10000}, 'has 10000 characters; at most 2000'),
         ({'negative': ''}, 'the negative prompt is empty'),
         ({'negative': ['rain', 'wind']}, 'one for each of the 1; got 2'),
-        ({'seconds': 0}, 'above 0 and at most 0.50, the model'),
+        ({'seconds': 0}, 'above 0, at most 0.50, the model'),
         ({'seconds': -1}, 'got -1'),
         ({'seconds': 0.6}, 'got 0.6'),
         ({'seconds': float('nan')}, 'got nan'),
