@@ -33,7 +33,7 @@ import torch
 
 from nemo_audio_restore.evaluation.report import markdown_table
 from nemo_audio_restore.files.audio import probe
-from nemo_audio_restore.files.excerpts import read_excerpts
+from nemo_audio_restore.files.excerpts import read_spans
 from nemo_audio_restore.files.lossy import lossy_round_trip
 from nemo_audio_restore.signal.bandwidth import long_term_spectrum
 from nemo_audio_restore.signal.cutoff import FULL_BAND_HZ, CutoffDetector
@@ -47,6 +47,8 @@ OTHER_FILTERS = ('FIR, 40 % wide', 'Butterworth 4', 'Butterworth 2')
 HALF_WIDTHS = {'brick wall': 0.0, 'resampler': 0.035, 'FIR, 40 % wide': 0.2}
 FULL_BAND_SOURCE_HZ = 18500.0
 TOLERANCE = 0.05
+LONGEST_SHARE = 0.8
+"""Of a track that a clip takes: beginning and end are left out."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,9 @@ def cases(cuts: Path, *, clips: int, seconds: float, count: int, limit: int | No
         path = cuts.parent / cut['recording']['sources'][0]['source']
         if probe(path).sample_rate != RATE:
             continue
-        excerpts = list(read_excerpts(path, count=clips + 2, excerpt_s=seconds))[1:-1]
-        for index, (audio, _) in enumerate(excerpts[:clips]):
+        length = min(seconds, LONGEST_SHARE * probe(path).duration_s)
+        starts = np.linspace(0, probe(path).duration_s - length, clips + 2)[1:-1]
+        for index, audio in enumerate(read_spans(path, [(start, start + length) for start in starts])):
             if np.sqrt(np.mean(np.square(audio))) < 1e-3:
                 continue
             bandwidth_hz, package = cut['custom']['bandwidth_hz'], cut['custom']['group'].split('/')[0]
@@ -327,7 +330,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cuts', type=Path, required=True, help='Lhotse cuts of the music (prepare_music.py)')
     parser.add_argument('--clips', type=int, default=2, help='clips of each track')
-    parser.add_argument('--seconds', type=float, default=10.0, help='length of a clip before silence is added')
+    parser.add_argument(
+        '--seconds', type=float, default=60.0, help='of a clip before silence is added; at most 80 %% of its track'
+    )
     parser.add_argument('--cases', type=int, default=10, help='filtered versions of each clip')
     parser.add_argument('--limit', type=int, help='only the first tracks')
     parser.add_argument('--stride', type=int, default=1, help='only every n-th track')

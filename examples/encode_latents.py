@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument('--cuts', required=True, type=Path, help='Lhotse manifest of captioned recordings')
     parser.add_argument('--autoencoder', required=True, help='name or path of an autoencoder or diffusion model')
     parser.add_argument('--out', required=True, type=Path, help='folder for latents and manifest')
+    parser.add_argument('--level-db', type=float, help='bring the loudest 0.1 s of every recording to this level')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     arguments = parser.parse_args()
     check_manifest(arguments.cuts)
@@ -40,6 +41,7 @@ def main() -> None:
         arguments.out / 'latents',
         sample_rate=autoencoder.sample_rate,
         ratio=autoencoder.ratio,
+        level_db=arguments.level_db,
     )
     with CutSet.open_writer(arguments.out / 'cuts.jsonl.gz', overwrite=True) as writer:
         for cut in encoded:

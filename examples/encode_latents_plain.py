@@ -26,6 +26,7 @@ from torch import Tensor
 from nemo_audio_restore.checkpoints.text_encoders import load_packaged_text_conditioner
 from nemo_audio_restore.data.captions import metadata_prompt
 from nemo_audio_restore.networks.latent_autoencoder import LatentAutoencoder
+from nemo_audio_restore.signal.level import at_level
 
 MAX_TOKENS = 48
 SILENCE_LATENTS = 64
@@ -128,7 +129,7 @@ def encode(options: argparse.Namespace) -> dict:
         clips = [Clip(json.loads(line), options.cuts.parent) for line in lines]
     means, deviations, seconds = [], [], []
     for index, clip in enumerate(clips):
-        audio = torch.from_numpy(clip.audio(rate, options.longest_s))
+        audio = at_level(torch.from_numpy(clip.audio(rate, options.longest_s)), rate, options.level_db)
         mean, deviation = latents_of(network, audio)
         means.append(mean)
         deviations.append(deviation)
@@ -166,6 +167,7 @@ def options_of(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, help='file to write')
     parser.add_argument('--variants', type=int, default=4, help='prompts made of the metadata of each clip')
     parser.add_argument('--longest-s', type=float, default=30.0, help='more of a clip is left out')
+    parser.add_argument('--level-db', type=float, default=-16.0, help='of the loudest 0.1 s of every clip')
     parser.add_argument('--seed', type=int, default=0, help='of the prompts')
     parser.add_argument('--threads', type=int, default=1)
     return parser.parse_args(command_line)

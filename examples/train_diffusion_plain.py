@@ -225,6 +225,20 @@ class Trained(nn.Module):
         return self.conditions({PROMPT: (batch.features, batch.mask), 'seconds_total': batch.seconds})
 
 
+def start_from(model: Trained, path: Path, fresh: list[str]) -> None:
+    """Takes over the averaged weights of another run, in place.
+
+    Args:
+        model: may have more latent channels than the other run had; what belongs to the new ones begins as it is.
+        path: ``last.pt`` of the other run.
+        fresh: beginnings of the names of tensors that are not taken over.
+    """
+    tensors = model.state_dict()
+    for name, value in torch.load(path, weights_only=True)['averaged'].items():
+        if not name.startswith(tuple(fresh)):
+            tensors[name][tuple(slice(0, size) for size in value.shape)] = value
+
+
 def optimizers_of(model: Trained, options: argparse.Namespace) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for everything else."""
     matrices = [p for p in model.network.transformer.layers.parameters() if p.ndim == 2]
@@ -314,6 +328,8 @@ def train(options: argparse.Namespace) -> None:
     max_tokens = config['conditions']['conditioners'][PROMPT]['max_length']
     process = OBJECTIVES[config['objective']]()
     model = Trained(config)
+    if options.start_from is not None:
+        start_from(model, options.start_from, options.fresh)
     averaged = copy.deepcopy(model).requires_grad_(False)
     optimizers = optimizers_of(model, options)
     parameters = list(model.parameters())
@@ -382,6 +398,8 @@ def options_of(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--config', type=Path, required=True, help='YAML with network, conditions and objective')
     parser.add_argument('--latents', type=Path, required=True, help='folder with train.pt and validation.pt')
     parser.add_argument('--out', type=Path, required=True, help='folder for log and checkpoint; resumes from it')
+    parser.add_argument('--start-from', type=Path, help='last.pt of another run whose weights a new run begins with')
+    parser.add_argument('--fresh', nargs='*', default=[], help='names of tensors, or beginnings, that it leaves there')
     parser.add_argument('--minutes', type=float, default=50, help='wall-clock budget, resumed runs included')
     parser.add_argument('--max-steps', type=int, default=10**9, help='of resumed runs too')
     parser.add_argument('--steps-now', type=int, default=10**9, help='of this call, to be resumed later')

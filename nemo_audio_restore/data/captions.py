@@ -9,6 +9,7 @@ from lhotse.cut import Cut
 from torch import Tensor
 
 from nemo_audio_restore.data.stereo_dataset import stereo_audio
+from nemo_audio_restore.signal.level import at_level
 
 _SILENT_PEAK = 1e-3
 _REDRAWS = 5
@@ -27,6 +28,7 @@ class CaptionDataset(torch.utils.data.Dataset):
         metadata_share: share of prompts made from the metadata (custom field ``tags``) instead of the caption.
         whole_seconds: round the timing as the published training does, the start down and the total up.
         flips: turn the phase of every second crop by half a wave.
+        level_db: bring every crop to this level, see :func:`at_level`; None leaves it as it is.
         seed: of all random choices.
 
     An item is ``audio`` (B, C, T) float32 in [-1, 1]; ``audio_lens`` (B,) samples before the padding; ``captions``,
@@ -49,6 +51,7 @@ class CaptionDataset(torch.utils.data.Dataset):
         metadata_share: float = 0.0,
         whole_seconds: bool = True,
         flips: bool = False,
+        level_db: float | None = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -64,6 +67,7 @@ class CaptionDataset(torch.utils.data.Dataset):
         self.metadata_share = metadata_share
         self.whole_seconds = whole_seconds
         self.flips = flips
+        self.level_db = level_db
         self.seed = seed
         self._generators: dict[int, torch.Generator] = {}
 
@@ -98,6 +102,8 @@ class CaptionDataset(torch.utils.data.Dataset):
             audio = audio.mean(dim=0, keepdim=True)
         if self.flips and float(torch.rand((), generator=generator)) < 0.5:
             audio = -audio
+        if self.level_db is not None:
+            audio = at_level(audio, self.sample_rate, self.level_db)
         return crop, audio
 
     def _crop(self, cut: Cut, generator: torch.Generator) -> Cut:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nemo_audio_restore.data.captions import caption_of, crop_seconds
 from nemo_audio_restore.data.stereo_dataset import stereo_audio
+from nemo_audio_restore.signal.level import at_level
 
 FIELD = 'latents'
 START_FIELD = 'latents_start_s'
@@ -21,7 +22,13 @@ _MARGIN_LATENTS = 16
 
 
 def encode_cuts(
-    cuts: Iterable[Cut], encode: Callable[[Tensor], Tensor], folder: str | Path, *, sample_rate: int, ratio: int
+    cuts: Iterable[Cut],
+    encode: Callable[[Tensor], Tensor],
+    folder: str | Path,
+    *,
+    sample_rate: int,
+    ratio: int,
+    level_db: float | None = None,
 ) -> Iterator[Cut]:
     """Encodes recordings and names their latents in the cuts' custom field ``latents``: (D, L), with a margin.
 
@@ -31,6 +38,7 @@ def encode_cuts(
         folder: for the latents, one file of float16 for each cut.
         sample_rate: of the autoencoder, in Hz.
         ratio: samples of a latent.
+        level_db: bring every recording to this level first, see :func:`at_level`; None leaves it as it is.
 
     Yields:
         The cuts; cropping one crops its latents.
@@ -45,6 +53,8 @@ def encode_cuts(
                 raise ValueError(f'two cuts are called {cut.id}')
             seen.add(cut.id)
             audio = stereo_audio(cut, sample_rate)
+            if level_db is not None:
+                audio = at_level(torch.from_numpy(audio), sample_rate, level_db).numpy()
             latents = -(-audio.shape[1] // ratio)
             # Twice the margin: the last latents of all hear where the input stops.
             padded = np.pad(audio, ((0, 0), (0, (latents + 2 * _MARGIN_LATENTS) * ratio - audio.shape[1])))

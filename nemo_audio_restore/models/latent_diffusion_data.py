@@ -16,7 +16,8 @@ class CaptionDataMixin(AudioDataMixin):
     """``train_ds`` and ``validation_ds`` blocks of a ModelPT with ``sample_rate`` and ``window_latents``.
 
     The block ``dataset`` holds arguments of :class:`CaptionDataset`, or with ``latents: true`` of
-    :class:`LatentDataset`; rate, window and channels are the model's.
+    :class:`LatentDataset`, whose recordings got their ``level_db`` when they were encoded; rate, window and channels
+    are the model's.
     """
 
     window_latents: int
@@ -36,6 +37,7 @@ class CaptionDataMixin(AudioDataMixin):
             **block,
         }
         if encoded:
+            block.pop('level_db', None)
             block = {'ratio': self.latents_ratio, 'window_latents': self.window_latents, **block}
         else:
             window = self.window_latents * self.latents_ratio

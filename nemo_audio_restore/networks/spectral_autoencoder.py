@@ -5,7 +5,8 @@ fastest layers run once for each hop of a window and the wide ones once a latent
 
 Levels of the two channels are coded as their mean and half their difference, both in the logarithm: a sound in the
 middle has no difference, a panned one a constant one, and what both channels share is coded once. Phases likewise: a
-common one and half a difference, which begins at zero, so that the middle stays sharp.
+common one and half a difference, which begins at zero, so that the middle stays sharp. The last latent channels may
+be the panning of wide bands, measured instead of learned (:class:`BandPanning`).
 
 Every layer sees a fixed number of neighbours and normalises within one position, so audio may be coded in chunks.
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nemo_audio_restore.networks.band_panning import BandPanning
 from nemo_audio_restore.networks.frequency_bands import band_averages, band_interpolation
 from nemo_audio_restore.networks.latent_autoencoder import LatentAutoencoder
 from nemo_audio_restore.networks.overlapping_windows import at_least_single, overlap_add, spectra
@@ -38,6 +40,7 @@ class StereoSpectralEncoder(nn.Module):
 
     Args:
         latent_channels: D.
+        panning_bands: K of them code the panning of that many bands; the other D - K are learned.
         samples_per_latent: a multiple of the hop.
         hop_length: in samples, a multiple of 16; the long window has four hops, the short one is a hop.
         num_bands: bands of the long window.
@@ -51,13 +54,15 @@ class StereoSpectralEncoder(nn.Module):
         expansion: of the blocks.
 
     Raises:
-        ValueError: ``samples_per_latent`` is not a multiple of the hop, or the hop not of 16.
+        ValueError: ``samples_per_latent`` is not a multiple of the hop, or the hop not of 16; or as many bands of
+            panning as latent channels.
     """
 
     def __init__(
         self,
         *,
         latent_channels: int = 32,
+        panning_bands: int = 0,
         samples_per_latent: int = 2048,
         hop_length: int = 512,
         num_bands: int = 160,
@@ -73,6 +78,7 @@ class StereoSpectralEncoder(nn.Module):
         super().__init__()
         self.hops = _hops(samples_per_latent, hop_length)
         self.audio_channels, self.latent_channels = 2, latent_channels
+        self.learned_channels = _learned(latent_channels, panning_bands)
         self.samples_per_latent, self.hop_length = samples_per_latent, hop_length
         self.register_buffer('long_window', torch.hann_window(4 * hop_length), persistent=False)
         self.register_buffer('short_window', torch.hann_window(hop_length), persistent=False)
@@ -87,20 +93,26 @@ class StereoSpectralEncoder(nn.Module):
             frame_channels, num_blocks=num_frame_blocks, kernel_size=frame_kernel_size, expansion=expansion
         )
         self.output_norm = nn.LayerNorm(frame_channels)
-        self.output = nn.Linear(frame_channels, 2 * latent_channels)
-        nn.init.constant_(self.output.bias[latent_channels:], _INITIAL_SPREAD)
-        self.direct = nn.Linear(self.hops * 2 * self.num_bands, latent_channels)
+        self.output = nn.Linear(frame_channels, 2 * self.learned_channels)
+        nn.init.constant_(self.output.bias[self.learned_channels :], _INITIAL_SPREAD)
+        self.direct = nn.Linear(self.hops * 2 * self.num_bands, self.learned_channels)
+        self.panning = _panning(2 * hop_length + 1, panning_bands, self.hops)
         # A window reaches 1.5 hops beyond its hop on either side.
         self.context_latents = math.ceil((self.blocks.reach + 2) / self.hops) + self.frame_blocks.reach
 
     def forward(self, audio: Tensor) -> Tensor:
         """(B, 2, L * samples_per_latent) to (B, 2 D, L): means, then spreads before the softplus."""
-        features = self.features(audio)
+        long = self._long_spectra(audio)
+        features = self._features(audio, long)
         x = self.blocks(self.input_norm(self.input(features)), None)
         x = self.down(x.reshape(len(x), -1, self.down.in_features))
         x = self.output(self.output_norm(self.frame_blocks(x, None)))
         mean, spread = x.chunk(2, dim=2)
-        return torch.cat([mean + self.direct(self.direct_features(features)), spread], dim=2).transpose(1, 2)
+        parts = [mean + self.direct(self.direct_features(features)), spread]
+        if self.panning is not None:
+            panning = self.panning.measure(long.abs()).to(x.dtype)
+            parts = [parts[0], panning, spread, torch.full_like(panning, _INITIAL_SPREAD)]
+        return torch.cat(parts, dim=2).transpose(1, 2)
 
     def features(self, audio: Tensor) -> Tensor:
         """Log magnitudes of each hop in bands, about zero mean and unit deviation for music.
@@ -112,8 +124,14 @@ class StereoSpectralEncoder(nn.Module):
             (B, T / hop, 3 K + 4 short K): mean and half difference of the channels' levels, level of L - R over the
             mean, then the mean level of the short windows.
         """
+        return self._features(audio, self._long_spectra(audio))
+
+    def _long_spectra(self, audio: Tensor) -> Tensor:
+        """(B, 2, T) to (B, 2, T / hop, F)."""
+        return spectra(audio.flatten(0, 1), self.long_window, self.hop_length).unflatten(0, (len(audio), 2))
+
+    def _features(self, audio: Tensor, long: Tensor) -> Tensor:
         batch = len(audio)
-        long = spectra(audio.flatten(0, 1), self.long_window, self.hop_length).unflatten(0, (batch, 2))
         mean, difference = _mean_and_difference(_log(long))
         width = _log(long[:, 0] - long[:, 1]) - mean
         short = _log(spectra(audio.flatten(0, 1), self.short_window, self.hop_length // 4)).unflatten(0, (batch, 2))
@@ -137,6 +155,7 @@ class StereoSpectralDecoder(nn.Module):
 
     Args:
         latent_channels: D.
+        panning_bands: as the encoder has it.
         samples_per_latent: a multiple of the hop.
         hop_length: in samples, a multiple of 16; windows have four hops.
         num_bands: bands of the straight path from latents to levels.
@@ -150,13 +169,15 @@ class StereoSpectralDecoder(nn.Module):
         expansion: of the blocks.
 
     Raises:
-        ValueError: ``samples_per_latent`` is not a multiple of the hop, or the hop not of 16.
+        ValueError: ``samples_per_latent`` is not a multiple of the hop, or the hop not of 16; or as many bands of
+            panning as latent channels.
     """
 
     def __init__(
         self,
         *,
         latent_channels: int = 32,
+        panning_bands: int = 0,
         samples_per_latent: int = 2048,
         hop_length: int = 512,
         num_bands: int = 160,
@@ -172,9 +193,10 @@ class StereoSpectralDecoder(nn.Module):
         super().__init__()
         self.hops = _hops(samples_per_latent, hop_length)
         self.audio_channels, self.latent_channels = 2, latent_channels
+        self.learned_channels = _learned(latent_channels, panning_bands)
         self.samples_per_latent, self.hop_length = samples_per_latent, hop_length
         self.num_bins = 2 * hop_length + 1
-        self.input = nn.Linear(latent_channels, frame_channels)
+        self.input = nn.Linear(self.learned_channels, frame_channels)
         self.input_norm = nn.LayerNorm(frame_channels)
         self.frame_blocks = FrameStack(
             frame_channels, num_blocks=num_frame_blocks, kernel_size=frame_kernel_size, expansion=expansion
@@ -186,7 +208,8 @@ class StereoSpectralDecoder(nn.Module):
         self.stereo_input = nn.Linear(channels, stereo_channels)
         self.stereo_output = nn.Linear(stereo_channels, 2 * self.num_bins)
         self.register_buffer('interpolation', band_interpolation(self.num_bins, num_bands), persistent=False)
-        self.direct = nn.Linear(latent_channels, self.hops * 2 * len(self.interpolation))
+        self.direct = nn.Linear(self.learned_channels, self.hops * 2 * len(self.interpolation))
+        self.panning = _panning(self.num_bins, panning_bands, self.hops)
         # Phases count from the middle of each window, and are those of sinusoids that run through.
         bins, hops = torch.arange(self.num_bins), torch.arange(4)[:, None]
         self.register_buffer('phase_offset', (2 + hops) * bins % 4 * (math.pi / 2), persistent=False)
@@ -207,7 +230,7 @@ class StereoSpectralDecoder(nn.Module):
         Returns:
             (B, 2, L * hops, F) twice, left and right; phases in radians, from the start of each window.
         """
-        latents = latents.transpose(1, 2)
+        latents, panning = latents.transpose(1, 2).tensor_split([self.learned_channels], dim=2)
         x = self.up(self.frame_blocks(self.input_norm(self.input(latents)), None))
         x = self.output_norm(self.blocks(x.reshape(len(x), -1, self.output.in_features), None))
         direct = self.direct(latents).reshape(*x.shape[:2], 2, -1) @ self.interpolation
@@ -217,6 +240,8 @@ class StereoSpectralDecoder(nn.Module):
         # Any angle of the network is a valid phase: no wrapping that would break the gradient.
         phase = turn + self.phase_offset.repeat(x.shape[1] // 4, 1)
         log_magnitude = torch.stack([level + level_difference, level - level_difference], dim=1)
+        if self.panning is not None:
+            log_magnitude = self.panning.apply(log_magnitude, panning)
         return log_magnitude, torch.stack([phase + stereo_turn, phase - stereo_turn], dim=1)
 
     def synthesize(self, log_magnitude: Tensor, phase: Tensor) -> Tensor:
@@ -241,7 +266,7 @@ class SpectralAutoencoder(LatentAutoencoder):
     """
 
     def __init__(self, *, encoder: StereoSpectralEncoder, decoder: StereoSpectralDecoder, latent_scale: float = 1.0):
-        for name in ('samples_per_latent', 'latent_channels'):
+        for name in ('samples_per_latent', 'latent_channels', 'learned_channels'):
             values = getattr(encoder, name), getattr(decoder, name)
             if values[0] != values[1]:
                 raise ValueError(f'encoder and decoder must have the same {name}; got {values[0]} and {values[1]}')
@@ -265,6 +290,16 @@ def _mean_and_difference(levels: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 2, N, F) to the mean and half the difference of the channels."""
     left, right = levels.unbind(dim=1)
     return (left + right) / 2, (left - right) / 2
+
+
+def _learned(latent_channels: int, panning_bands: int) -> int:
+    if not 0 <= panning_bands < latent_channels:
+        raise ValueError(f'panning_bands must be 0..{latent_channels - 1}, below latent_channels; got {panning_bands}')
+    return latent_channels - panning_bands
+
+
+def _panning(num_bins: int, panning_bands: int, hops: int) -> BandPanning | None:
+    return BandPanning(num_bins=num_bins, num_bands=panning_bands, hops=hops) if panning_bands else None
 
 
 def _hops(samples_per_latent: int, hop_length: int) -> int:

@@ -31,7 +31,7 @@ def start_from_components(autoencoder: SpectralAutoencoder, audio: Tensor) -> fl
     features = torch.cat([encoder.direct_features(encoder.features(clip[None]))[0] for clip in audio])
     mean = features.mean(dim=0)
     _, deviations, components = torch.linalg.svd(features - mean, full_matrices=False)
-    dim = encoder.latent_channels
+    dim = encoder.learned_channels
     analysis = deviations[:dim].rsqrt()[:, None] * components[:dim]
     analysis = analysis / ((features - mean) @ analysis.T).square().mean().sqrt()
     encoder.direct.weight.copy_(analysis)
@@ -57,7 +57,7 @@ def start_from_components(autoencoder: SpectralAutoencoder, audio: Tensor) -> fl
 
 @torch.no_grad()
 def standardize_latents(autoencoder: SpectralAutoencoder, mean: Tensor, deviation: Tensor) -> None:
-    """Gives every latent channel zero mean and unit deviation, in place; decoded audio stays the same.
+    """Gives every learned latent channel zero mean and unit deviation, in place; decoded audio stays the same.
 
     Components of music differ in strength, and silence lies far from all of it, while a diffusion model adds noise of
     one strength to all channels. The spread of the posterior follows as far as its softplus is an exponential, which
@@ -65,11 +65,12 @@ def standardize_latents(autoencoder: SpectralAutoencoder, mean: Tensor, deviatio
 
     Args:
         autoencoder: a trained one.
-        mean: (D,), of the encoded means of typical audio.
+        mean: (D,), of the encoded means of typical audio; those of panning stay as they are.
         deviation: (D,), of the same.
     """
     encoder, decoder = autoencoder.encoder, autoencoder.decoder
-    dim = encoder.latent_channels
+    dim = encoder.learned_channels
+    mean, deviation = mean[:dim], deviation[:dim]
     encoder.output.weight[:dim].div_(deviation[:, None])
     encoder.output.bias[:dim].div_(deviation)
     encoder.output.bias[dim:].sub_(deviation.log())

@@ -84,6 +84,14 @@ def test_half_of_the_crops_have_their_phase_flipped(tmp_path):
     assert all(float(plain[cuts]['audio'].sum()) > 0 for _ in range(10))
 
 
+def test_crops_come_at_the_level_that_is_asked_for(tmp_path):
+    cuts = make_cuts(tmp_path, ramp(1.0), 0.01 * ramp(1.0), np.zeros(RATE))
+    loud, faint, silent = CaptionDataset(sample_rate=RATE, level_db=-12.0)[cuts]['audio']
+    assert loud[:, -800:].square().mean().sqrt() == pytest.approx(10 ** (-12 / 20), rel=0.02)
+    torch.testing.assert_close(loud, faint, atol=1e-2, rtol=1e-2)  # 16 bits
+    assert not silent.any()
+
+
 def test_one_channel_is_the_mix_of_both(tmp_path):
     cuts = make_cuts(tmp_path, np.stack([ramp(1.0), -0.5 * ramp(1.0)], axis=1))
     stereo = CaptionDataset(sample_rate=RATE)[cuts]['audio']

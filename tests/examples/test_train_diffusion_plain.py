@@ -11,6 +11,8 @@ import soundfile
 import torch
 import yaml
 
+from nemo_audio_restore.signal.level import at_level
+
 NETWORKS = 'nemo_audio_restore.networks.'
 LATENTS_PER_S = 1000.0  # of the autoencoder below
 AUTOENCODER = {
@@ -167,6 +169,24 @@ def test_recipe_options_change_the_run(trainer: ModuleType, tmp_path: Path):
         assert not torch.equal(plain, changed['model']['network.transformer.project_in.weight']), option
 
 
+def test_a_run_may_start_from_another_one_that_had_fewer_latent_channels(trainer: ModuleType, tmp_path: Path):
+    write_latents(tmp_path / 'latents')
+    before = run(trainer, tmp_path, 'before')['averaged']
+    config = yaml.safe_load(yaml.safe_dump(CONFIG))['model']
+    config['network']['latent_channels'] = 4
+    model = trainer.Trained(config)
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer.start_from(model, tmp_path / 'before/last.pt', ['conditions.', 'network.to_global_embed'])
+    for name, value in model.state_dict().items():
+        taken = value[tuple(slice(0, size) for size in before[name].shape)]
+        is_fresh = name.startswith(('conditions.', 'network.to_global_embed'))
+        assert torch.equal(taken, own[name] if is_fresh else before[name]), name
+    first = 'network.transformer.project_in.weight'
+    assert torch.equal(model.state_dict()[first][:, 6:], own[first][:, 6:])
+    started = run(trainer, tmp_path, 'after', '--start-from', str(tmp_path / 'before/last.pt'), '--steps-now', '0')
+    torch.testing.assert_close(started['averaged'][first], before[first])
+
+
 def test_clips_that_end_in_the_window_go_on_in_silence_and_say_when(trainer: ModuleType, tmp_path: Path):
     path = write_latents(tmp_path / 'latents') / 'train.pt'
     store = trainer.LatentStore(path, max_tokens=6, caption_share=1.0)
@@ -252,6 +272,7 @@ def test_clips_become_latents_and_a_run_becomes_a_nemo_file(encoder: ModuleType,
     autoencoder = AudioAutoencoderModel(_as_config(AUTOENCODER)).eval()
     autoencoder.save_to(str(tmp_path / 'autoencoder.nemo'))
     command = ['--cuts', write_cuts(tmp_path), '--autoencoder', tmp_path / 'autoencoder.nemo', '--variants', '3']
+    command += ['--level-db', '-12']
     for split in ('train', 'validation'):
         options = encoder.options_of([*map(str, command), '--out', str(tmp_path / f'latents/{split}.pt')])
         encoder.main(options)
@@ -263,7 +284,7 @@ def test_clips_become_latents_and_a_run_becomes_a_nemo_file(encoder: ModuleType,
     assert len(data['prompts'][0]) > 1
     assert [data['texts'][text] for text in data['prompts'][1]] == ['a gong']
     audio = torch.from_numpy(soundfile.read(tmp_path / 'rain.wav', dtype='float32')[0]).expand(1, 2, -1)
-    padded = torch.nn.functional.pad(audio, (0, 1016 - 1003))
+    padded = torch.nn.functional.pad(at_level(audio[0], 8000, -12.0)[None], (0, 1016 - 1003))
     torch.testing.assert_close(
         data['mean'][:126].float().T[None], autoencoder.encode(padded)[..., :126], atol=2e-3, rtol=1e-2
     )

@@ -12,9 +12,11 @@ from omegaconf import OmegaConf
 
 from nemo_audio_restore._nemo import SafeCheckpointIO
 from nemo_audio_restore.data.latents import encode_cuts
+from nemo_audio_restore.data.stereo_dataset import stereo_audio
 from nemo_audio_restore.models.blocks import ConfigError
 from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
 from nemo_audio_restore.processes.training_schedules import ema_decay
+from nemo_audio_restore.signal.level import at_level
 
 RATE = 8000
 
@@ -157,6 +159,21 @@ def test_encoded_latents_are_those_of_the_audio_and_end_in_silence(config, cuts,
     found, _ = model.batch_latents(batch, generator)
     # A crop's last latents depend on what comes after it in the recording.
     torch.testing.assert_close(found[..., :480], expected[..., :480], atol=5e-3 * expected.abs().max().item(), rtol=0)
+
+
+def test_recordings_get_their_level_when_they_are_encoded(config, cuts, tmp_path):
+    model = LatentDiffusionModel(config, trainer_of(Recorder()))
+    options = {'sample_rate': RATE, 'ratio': 16, 'level_db': -12.0}
+    (cut,) = encode_cuts(cuts[:1], model.autoencoder.encode, tmp_path / 'latents', **options)
+    audio = at_level(torch.from_numpy(stereo_audio(cuts[0], RATE)), RATE, -12.0)
+    expected = model.autoencoder.encode(audio[None])[0]
+    found = torch.from_numpy(cut.load_custom('latents').astype(np.float32))[:, : expected.shape[1] - 20]
+    torch.testing.assert_close(found, expected[:, :-20], atol=5e-3 * expected.abs().max().item(), rtol=0)
+    CutSet.from_cuts([cut]).to_file(tmp_path / 'latents.jsonl.gz')
+    config.validation_ds.cuts_path = str(tmp_path / 'latents.jsonl.gz')
+    config.validation_ds.dataset = {'latents': True, 'level_db': -12.0}  # done already, and no error
+    model.setup_validation_data(config.validation_ds)
+    assert len(next(iter(model.val_dataloader()))['captions']) == 1
 
 
 def test_crops_of_latents_are_timed_by_where_they_begin(config, cuts, tmp_path):
