@@ -4,11 +4,12 @@ r"""An autoencoder of music on held-out tracks, beside cheap baselines and the p
     python benchmarks/autoencoder_quality.py --manifest music/test.jsonl.gz --model audio_autoencoder_44k_small
 
 Excerpts of ten seconds are spread evenly over every track. STFT and MEL are auraloss' defaults and SI-SDR is averaged
-over both channels, as Stable Audio Open reports its autoencoder (arXiv 2407.14358, table 3); its rows are on other
-music (Song Describer without singing) and at 2 to 4 times as many numbers a second, so they say what is possible, not
-who is better. Baselines are on the same excerpts: silence; the music below 344 Hz in mono, which takes as many numbers
-a second as the small model's latents; true magnitudes of 1024 samples with the phases of noise; and where training
-starts, the principal components of levels, taken from the very excerpts that they are measured on.
+over both channels, as Stable Audio Open reports its autoencoder (arXiv 2407.14358, table 3); panning is how far the
+level difference of the channels has moved, in six bands. The published rows are on other music (Song Describer without
+singing) and at 2 to 4 times as many numbers a second: they say what is possible, not who is better. Baselines are on
+the same excerpts: silence; the music below 344 Hz in mono, which takes about as many numbers a second as the small
+model's latents; true magnitudes of 1024 samples with the phases of noise; and where training starts, the principal
+components of levels, taken from the very excerpts that they are measured on.
 
 Intervals are 95 %, resampling whole tracks.
 """
@@ -31,7 +32,7 @@ import torch
 from torch import Tensor
 
 from nemo_audio_restore.evaluation.metrics import si_sdr
-from nemo_audio_restore.evaluation.reconstruction import mel_distance, stft_distance
+from nemo_audio_restore.evaluation.reconstruction import mel_distance, panning_distance, stft_distance
 from nemo_audio_restore.evaluation.report import bootstrap_interval, markdown_table
 from nemo_audio_restore.models.audio_autoencoder import AudioAutoencoderModel
 from nemo_audio_restore.models.blocks import build
@@ -39,7 +40,7 @@ from nemo_audio_restore.networks.spectral_autoencoder import SpectralAutoencoder
 from nemo_audio_restore.networks.spectral_autoencoder_start import start_from_components
 
 EXCERPT_S = 10.0
-METRICS = ('STFT', 'MEL', 'SI-SDR')
+METRICS = ('STFT', 'MEL', 'SI-SDR', 'panning, dB')
 # Numbers of the audio for each of the latents, then table 3 of arXiv 2407.14358, Song Describer without singing.
 PUBLISHED = {
     'DAC (arXiv 2306.06546), quantised': ('', 0.96, 0.53, 11.30),
@@ -108,9 +109,10 @@ def components_of(model: AudioAutoencoderModel, excerpts: list[Excerpt]) -> Spec
 
 
 def scores(audio: Tensor, decoded: Tensor, sample_rate: int) -> tuple[float, ...]:
-    """The three metrics of an excerpt."""
+    """The metrics of an excerpt."""
     ratio = [si_sdr(a, b) for a, b in zip(audio, decoded, strict=True)] if decoded.abs().max() > 0 else [float('nan')]
-    return stft_distance(audio, decoded), mel_distance(audio, decoded, sample_rate), float(np.mean(ratio))
+    moved = panning_distance(audio, decoded, sample_rate)
+    return stft_distance(audio, decoded), mel_distance(audio, decoded, sample_rate), float(np.mean(ratio)), moved
 
 
 def main() -> None:
@@ -146,7 +148,7 @@ def main() -> None:
         for excerpt, score in zip(excerpts, found, strict=True):
             rows.append([name, excerpt.collection, excerpt.track, *(round(value, 4) for value in score)])
     for name, (compression, *values) in PUBLISHED.items():
-        published = dict(zip(METRICS, (f'{value:.2f}' for value in values), strict=True))
+        published = dict(zip(METRICS, (*(f'{value:.2f}' for value in values), ''), strict=True))
         table.append({'coder': f'published: {name}', 'fewer numbers': compression, **published})
     minutes = sum(excerpt.audio.shape[1] for excerpt in excerpts) / rate / 60
     print(f'{len(excerpts)} excerpts, {minutes:.1f} min; `fewer numbers`: of the audio for each of the latents\n')

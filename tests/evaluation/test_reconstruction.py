@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_audio_restore.evaluation.reconstruction import mel_distance, stft_distance
+from nemo_audio_restore.evaluation.reconstruction import mel_distance, panning_distance, stft_distance
 
 
 def music(seed=0, seconds=0.4):
@@ -48,3 +48,18 @@ def test_numbers_are_those_of_auraloss():
 def test_wrong_shapes_are_refused(shape):
     with pytest.raises(ValueError, match='channels, samples'):
         stft_distance(torch.zeros(2, 2000), torch.zeros(shape))
+
+
+def test_panning_is_the_change_of_the_level_difference():
+    audio = music()
+    assert panning_distance(audio, audio, 44100) == 0
+    assert panning_distance(audio, 0.3 * audio, 44100) == pytest.approx(0, abs=1e-3)
+    quieter_right = audio * torch.tensor([[1.0], [10 ** (-4 / 20)]])
+    assert panning_distance(audio, quieter_right, 44100) == pytest.approx(4, abs=1e-3)
+    assert panning_distance(torch.stack([audio[0], 0 * audio[0]]), audio[:1].expand(2, -1), 44100) == pytest.approx(60)
+
+
+def test_panning_is_of_both_channels_and_of_sound():
+    with pytest.raises(ValueError, match='two channels; got 1'):
+        panning_distance(music()[:1], music()[:1], 44100)
+    assert np.isnan(panning_distance(torch.zeros(2, 4410), music(seconds=0.1), 44100))
