@@ -7,18 +7,22 @@ import torch
 from torch import Tensor
 
 from nemo_audio_restore.data.question_text import (
-    IGNORED,
     QuestionError,
     QuestionTokenizer,
     lettered,
     with_options,
 )
 from nemo_audio_restore.models.conversations import Conversation, Recording, hear, pair_up, read_conversation
-from nemo_audio_restore.models.text_decoding import TextSettings, answer_log_likelihoods, write_text
+from nemo_audio_restore.models.text_decoding import (
+    TextSettings,
+    answer_log_likelihoods,
+    reads_one_for_many,
+    write_text,
+)
 from nemo_audio_restore.signal.audio_windows import WindowBatch, batch_windows
 
 CAPTION_PROMPT = 'Describe the sound in detail.'
-_PAIRS_AT_ONCE = 16
+_PAIRS_AT_ONCE = 32
 
 OnText = Callable[[int, str], None]
 """Called with the number of the item and the next piece of its text."""
@@ -83,13 +87,18 @@ class AnsweringMixin:
         stream = None if on_text is None else _Pieces(self.questions, len(pairs), on_text)
         with self._evaluating():
             with self.hearing(self.encode_audio(heard.windows, heard.mask), heard.mask):
+                ids, mask = text.input_ids.to(self._here), text.attention_mask.to(self._here)
+                # One question about everything: it is read once, up to the first layer that hears.
+                same = bool((ids == ids[0]).all()) and reads_one_for_many(self.language_model)
+                copies = len(ids) if same else 1
                 written = write_text(
                     self.language_model,
-                    text.input_ids.to(self._here),
-                    text.attention_mask.to(self._here),
+                    ids[: len(ids) // copies],
+                    mask[: len(ids) // copies],
                     stop_id=self.questions.eos_id,
                     padding_id=self.questions.padding_id,
                     settings=settings,
+                    copies=copies,
                     on_token=stream,
                 )
         return [self.questions.text(ids) for ids in written]
@@ -163,27 +172,28 @@ class AnsweringMixin:
         # Every rotation of the list puts each option once in each place.
         orders = [[(start + place) % count for place in range(count)] for start in range(count)]
         questions = [with_options(question, [options[index] for index in order]) for order in orders]
-        asked = [text for text in questions for _ in options]
-        answers = [lettered(options[index], place) for order in orders for place, index in enumerate(order)]
+        asked = [self.questions.question(text) for text in questions]
+        answers = [
+            [self.questions.answer(lettered(options[index], place)) for place, index in enumerate(order)]
+            for order in orders
+        ]
+        longest = max(len(row) + max(map(len, some)) for row, some in zip(asked, answers, strict=True))
+        if longest > self.question_format.max_tokens:
+            raise QuestionError(
+                f'question and options have {longest} tokens, more than the {self.question_format.max_tokens} that '
+                'the model reads: ask shorter, or with fewer options'
+            )
         heard = self._listen([audio], sample_rate)
         likelihoods = []
+        at_once = max(1, _PAIRS_AT_ONCE // count)
         with self._evaluating():
             with self.hearing(self.encode_audio(heard.windows, heard.mask), heard.mask):
-                for start in range(0, len(asked), _PAIRS_AT_ONCE):
-                    chosen = slice(start, start + _PAIRS_AT_ONCE)
-                    text, labels = self.questions.pairs(asked[chosen], answers[chosen])
-                    if not (labels != IGNORED).any(dim=1).all():
-                        raise QuestionError(
-                            f'question and options have more tokens than the {self.question_format.max_tokens} that '
-                            'the model reads: ask shorter, or with fewer options'
-                        )
+                for start in range(0, count, at_once):
+                    before = self.questions.padded(asked[start : start + at_once], left=True)
+                    behind = self.questions.padded(sum(answers[start : start + at_once], []), left=False)
+                    texts = (before.input_ids, before.attention_mask, behind.input_ids, behind.attention_mask)
                     likelihoods.append(
-                        answer_log_likelihoods(
-                            self.language_model,
-                            text.input_ids.to(self._here),
-                            text.attention_mask.to(self._here),
-                            labels.to(self._here),
-                        )
+                        answer_log_likelihoods(self.language_model, *(part.to(self._here) for part in texts))
                     )
         by_order = torch.cat(likelihoods).double().view(count, count).softmax(dim=1).tolist()
         totals = [0.0] * count

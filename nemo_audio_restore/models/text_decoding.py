@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from transformers import LogitsProcessorList, PreTrainedModel
+    from transformers import Cache, LogitsProcessorList, PreTrainedModel
 
 OnToken = Callable[[int, int], None]
 """Called with the number of the item and the token that was written."""
@@ -57,6 +57,7 @@ def write_text(
     stop_id: int,
     padding_id: int,
     settings: TextSettings,
+    copies: int = 1,
     on_token: OnToken | None = None,
 ) -> list[list[int]]:
     """Continues prompts.
@@ -68,64 +69,116 @@ def write_text(
         stop_id: the token that ends a text.
         padding_id: what ended items go on with.
         settings: how text is written.
+        copies: the language model makes so many texts of a single prompt, B = 1, as one that hears several
+            recordings does; these are the B items.
         on_token: called for every token as soon as it is known, also for the one that ends a text.
 
     Returns:
         The new tokens of each item, with the one that ends it unless the text was cut.
     """
-    written: list[list[int]] = [[] for _ in input_ids]
-    rules, draws = _rules(settings), _draws(settings, len(input_ids))
-    ids, mask = input_ids, attention_mask
-    positions = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)
-    step, cache = ids, None
+    written: list[list[int]] = [[] for _ in range(len(input_ids) * copies)]
+    rules, draws = _rules(settings), _draws(settings, len(written))
+    logits, cache, mask, positions = _read(language_model, input_ids, attention_mask)
+    if copies > 1:
+        _repeat_where_single(cache, copies)
+        input_ids, mask, positions = (x.expand(copies, -1) for x in (input_ids, mask, positions))
+    ids = input_ids
     running = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
-    for _ in range(settings.max_new_tokens):
-        output = language_model(
-            input_ids=step,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = output.past_key_values
-        scores = rules(ids, output.logits[:, -1].float())
+    for count in range(1, settings.max_new_tokens + 1):
+        scores = rules(ids, logits.float())
         token = torch.where(running, _choose(scores, draws), padding_id)
         for item in running.nonzero().flatten().tolist():
             written[item].append(int(token[item]))
             if on_token is not None:
                 on_token(item, written[item][-1])
         running = running & (token != stop_id)
-        if not running.any():
+        if not running.any() or count == settings.max_new_tokens:
             break
         step = token[:, None]
         ids = torch.cat([ids, step], dim=1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        positions = positions[:, -1:] + 1
+        positions = positions + 1
+        logits = _went_on(language_model, step, mask, positions, cache)[:, -1]
     return written
 
 
 @torch.no_grad()
 def answer_log_likelihoods(
-    language_model: 'PreTrainedModel', input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+    language_model: 'PreTrainedModel',
+    question_ids: Tensor,
+    question_mask: Tensor,
+    answer_ids: Tensor,
+    answer_mask: Tensor,
 ) -> Tensor:
-    """How likely a model finds answers.
+    """How likely a model finds answers; what they have in common, their question, is read once.
 
     Args:
         language_model: of `transformers`, in evaluation mode.
-        input_ids: (B, S) questions with answers, padded on the right.
-        attention_mask: (B, S), 0 for padding.
-        labels: (B, S), -100 for what is no answer.
+        question_ids: (Q, S) questions, padded on the left.
+        question_mask: (Q, S), 0 for padding.
+        answer_ids: (Q A, T) answers, those of one question in a row, padded on the right.
+        answer_mask: (Q A, T), 0 for padding.
 
     Returns:
-        (B,) natural logarithms of the likelihoods of whole answers.
+        (Q A,) natural logarithms of the likelihoods of whole answers.
     """
-    logits = language_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-    # Position t predicts token t + 1.
-    losses = torch.nn.functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction='none'
+    logits, cache, mask, positions = _read(language_model, question_ids, question_mask)
+    answers = len(answer_ids) // len(question_ids)
+    for layer in cache.layers:
+        layer.batch_repeat_interleave(answers)
+    logits, mask, positions = (x.repeat_interleave(answers, dim=0) for x in (logits[:, None], mask, positions))
+    steps = torch.arange(1, answer_ids.shape[1], device=answer_ids.device)
+    if len(steps):
+        mask = torch.cat([mask, answer_mask[:, :-1].to(mask.dtype)], dim=1)
+        rest = _went_on(language_model, answer_ids[:, :-1], mask, positions + steps, cache)
+        logits = torch.cat([logits, rest], dim=1)
+    likelihoods = logits.float().log_softmax(dim=-1).gather(2, answer_ids[..., None])[..., 0]
+    return likelihoods.masked_fill(~answer_mask.bool(), 0.0).sum(dim=1)
+
+
+def reads_one_for_many(language_model: 'PreTrainedModel') -> bool:
+    """Whether a single prompt may become several texts inside a model, as ``copies`` of :func:`write_text` asks.
+
+    Args:
+        language_model: of `transformers`.
+
+    Returns:
+        True where every layer keeps keys and values, and nothing else that would have to be repeated.
+    """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    return all(isinstance(layer, DynamicLayer) for layer in DynamicCache(config=language_model.config).layers)
+
+
+def _read(
+    language_model: 'PreTrainedModel', input_ids: Tensor, attention_mask: Tensor
+) -> tuple[Tensor, 'Cache', Tensor, Tensor]:
+    """Reads prompts that are padded on the left: logits (B, V) of what follows, cache, mask, last positions (B, 1)."""
+    positions = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)
+    output = language_model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=positions,
+        use_cache=True,
+        logits_to_keep=1,
     )
-    return -losses.sum(dim=1)
+    return output.logits[:, -1], output.past_key_values, attention_mask, positions[:, -1:]
+
+
+def _went_on(
+    language_model: 'PreTrainedModel', ids: Tensor, mask: Tensor, positions: Tensor, cache: 'Cache'
+) -> Tensor:
+    """Logits (B, S, V) behind each of the tokens that follow what is in the cache, which grows."""
+    return language_model(
+        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+    ).logits
+
+
+def _repeat_where_single(cache: 'Cache', copies: int) -> None:
+    """Layers below the one where a text became several hold it once."""
+    for layer in cache.layers:
+        if len(layer.keys) == 1:
+            layer.batch_repeat_interleave(copies)
 
 
 def _rules(settings: TextSettings) -> 'LogitsProcessorList':

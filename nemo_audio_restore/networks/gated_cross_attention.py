@@ -23,24 +23,24 @@ class GatedCrossAttention(nn.Module):
         audio_dim: of the audio tokens.
         num_heads: attention heads.
         head_dim: width of a head; the published ones do not depend on ``dim``.
-        ff_mult: width of the position-wise network, in multiples of ``dim``.
+        ff_mult: width of the position-wise network, in multiples of ``dim``, also fractions.
 
     Source: Flamingo (arXiv 2204.14198), section 2.2 and figure 4.
     """
 
-    def __init__(self, *, dim: int, audio_dim: int, num_heads: int = 8, head_dim: int = 64, ff_mult: int = 4):
+    def __init__(self, *, dim: int, audio_dim: int, num_heads: int = 8, head_dim: int = 64, ff_mult: float = 4):
         super().__init__()
         self.num_heads = num_heads
-        inner = num_heads * head_dim
+        inner, wide = num_heads * head_dim, round(ff_mult * dim)
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, inner, bias=False)
         self.key_value = nn.Linear(audio_dim, 2 * inner, bias=False)
         self.out = nn.Linear(inner, dim, bias=False)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(dim),
-            nn.Linear(dim, ff_mult * dim, bias=False),
+            nn.Linear(dim, wide, bias=False),
             nn.GELU(),
-            nn.Linear(ff_mult * dim, dim, bias=False),
+            nn.Linear(wide, dim, bias=False),
         )
         self.attention_gate = nn.Parameter(torch.zeros(1))
         self.feed_forward_gate = nn.Parameter(torch.zeros(1))
@@ -128,7 +128,7 @@ class CrossAttentionLayers(nn.Module):
         layers: Sequence[int],
         num_heads: int = 8,
         head_dim: int = 64,
-        ff_mult: int = 4,
+        ff_mult: float = 4,
     ):
         super().__init__()
         if not layers or len(set(layers)) != len(layers) or min(layers) < 0:
@@ -171,7 +171,9 @@ class CrossAttentionLayers(nn.Module):
             mask: (B, M) bool, False for tokens that are not there.
 
         Yields:
-            Nothing; texts in a batch of B, or of a multiple of it with the texts of one recording in a row, hear.
+            Nothing. Texts in a batch of B, or of a multiple of it with the texts of one recording in a row, hear. A
+            single text is asked of all B recordings: it becomes B of them where it first hears, so the layers below
+            are computed once.
 
         Raises:
             ValueError: an item of the batch has no audio at all.
@@ -193,6 +195,8 @@ class CrossAttentionLayers(nn.Module):
         if self._heard is None:
             return None
         hidden = args[0] if args else kwargs['hidden_states']
+        if len(hidden) == 1:
+            hidden = hidden.expand(len(self._heard.mask), -1, -1)
         hidden = self.blocks[str(index)](hidden, *self._heard.of(index, len(hidden)))
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, 'hidden_states': hidden})
 

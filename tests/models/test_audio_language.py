@@ -72,11 +72,12 @@ CLIPS = [tone(1.0), tone(11.0, 300.0)]
 QUESTIONS = ['what is it', 'do you hear a dog or two']
 
 
-def test_batch_of_mixed_lengths_answers_like_single_runs(model):
-    together = model.generate(prompts=QUESTIONS, audios=CLIPS, settings=SHORT)
+@pytest.mark.parametrize('questions', [QUESTIONS, QUESTIONS[1:] * 2])
+def test_batch_of_mixed_lengths_answers_like_single_runs(model, questions):
+    together = model.generate(prompts=questions, audios=CLIPS, settings=SHORT)
     single = [
         model.generate(prompts=[question], audios=[clip], settings=SHORT)[0]
-        for question, clip in zip(QUESTIONS, CLIPS, strict=True)
+        for question, clip in zip(questions, CLIPS, strict=True)
     ]
     assert together == single
     assert all(isinstance(text, str) for text in together)
@@ -175,7 +176,7 @@ def test_silence_and_six_minutes_are_answered_with_a_warning(model):
 
 def test_options_that_do_not_fit_are_refused(model):
     many = [' '.join(['dog'] * length) for length in range(2, 40, 2)]
-    with pytest.warns(InputWarning), pytest.raises(QuestionError, match='more tokens than the 512'):
+    with pytest.warns(InputWarning), pytest.raises(QuestionError, match='more than the 512 that the model reads'):
         model.ask(CLIPS[0], 'what is it', many + [' '.join(['cat'] * 500)])
     with pytest.raises(QuestionError, match='the question is empty'):
         model.ask(CLIPS[0], ' ', ['a', 'cat'])

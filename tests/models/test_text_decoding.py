@@ -95,14 +95,19 @@ def test_draws_follow_the_distribution(model):
 
 
 def test_likelihood_of_an_answer_is_the_product_over_its_tokens(model):
-    ids = torch.tensor([[5, 6, 7, 8], [5, 9, 2, 0]])
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
-    labels = torch.tensor([[-100, -100, 7, 8], [-100, -100, 2, -100]])
-    found = answer_log_likelihoods(model, ids, mask, labels)
-    with torch.no_grad():
-        steps = model(ids, attention_mask=mask).logits.log_softmax(dim=-1)
-    expected = torch.stack([steps[0, 1, 7] + steps[0, 2, 8], steps[1, 1, 2]])
-    assert torch.allclose(found, expected, atol=1e-5)
+    answers = [[7, 8], [2], [4, 3], [5, 5]]
+    ids = torch.tensor([row + [PADDING] * (2 - len(row)) for row in answers])
+    mask = torch.tensor([[1] * len(row) + [0] * (2 - len(row)) for row in answers])
+    found = answer_log_likelihoods(model, *batch(PROMPTS[:2]), ids, mask)
+    expected = []
+    for index, answer in enumerate(answers):
+        question = PROMPTS[index // 2]  # two answers to each
+        with torch.no_grad():
+            steps = model(torch.tensor([question + answer])).logits[0].log_softmax(dim=-1)
+        expected.append(sum(steps[len(question) - 1 + place, token] for place, token in enumerate(answer)))
+    assert torch.allclose(found, torch.stack(expected), atol=1e-5)
+    single = answer_log_likelihoods(model, *batch(PROMPTS[:1]), ids[1:2, :1], mask[1:2, :1])
+    assert torch.allclose(single, found[1:2], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Claims about how a language model hears."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from nemo_audio_restore.models.text_decoding import TextSettings, reads_one_for_many, write_text
 from nemo_audio_restore.networks.audio_transform import AudioTransform
 from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLayers, decoder_layers
 
@@ -108,6 +110,36 @@ def test_several_texts_in_a_row_hear_one_recording():
     assert torch.allclose(again[0], together[0], atol=1e-5)
     with blocks.hearing(audio, mask), pytest.raises(ValueError, match='3 texts cannot hear 2 recordings'):
         model(torch.cat([ids, ids[:1]]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('layers', [(0, 2), (1,), (2,)])
+def test_one_question_about_several_recordings_is_read_once_and_answered_like_one_by_one(layers):
+    model, blocks = hearing_model(layers=layers)
+    audio, mask, ids = inputs(batch=3)
+    mask[1, 3:] = False
+    question, seen = ids[:1], []
+    hook = decoder_layers(model)[0].register_forward_hook(lambda layer, given, state: seen.append(len(state)))
+    settings = TextSettings(max_new_tokens=5)
+    options = {'stop_id': 99, 'padding_id': 0, 'settings': settings}
+    with blocks.hearing(audio, mask):
+        together = write_text(model, question, torch.ones_like(question), copies=3, **options)
+        logits = model(question).logits
+        repeated = model(question.expand(3, -1)).logits
+    assert seen[0] == (3 if layers[0] == 0 else 1)
+    hook.remove()
+    assert torch.allclose(logits, repeated, atol=1e-5)
+    for row in range(3):
+        with blocks.hearing(audio[row : row + 1], mask[row : row + 1]):
+            assert write_text(model, question, torch.ones_like(question), **options) == [together[row]]
+    assert reads_one_for_many(model)
+
+
+def test_models_that_keep_more_than_keys_and_values_are_not_asked_to_read_once():
+    from transformers import LlamaConfig, MambaConfig
+
+    assert reads_one_for_many(SimpleNamespace(config=LlamaConfig(num_hidden_layers=2)))
+    assert not reads_one_for_many(SimpleNamespace(config=MambaConfig(num_hidden_layers=2)))
 
 
 @torch.no_grad()
