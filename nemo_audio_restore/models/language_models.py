@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from nemo_audio_restore.checkpoints.packaged_language import (
+    PACKAGED,
+    load_packaged_language_model,
+    load_packaged_tokenizer,
+)
 from nemo_audio_restore.models.blocks import ConfigError
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -18,11 +24,13 @@ class LanguageModel(nn.Module):
 
     Args:
         config: its configuration, with ``model_type``: ``qwen2``, ``llama`` and so on.
-        weights: folder or hub name to take the weights from whenever the model is made; then they are frozen and no
-            part of a saved model. None: the weights are part of the saved model.
+        weights: folder or hub name to take the weights from whenever the model is made, or
+            ``packaged:smollm2-135m-instruct``; then they are frozen and no part of a saved model. None: the weights
+            are part of the saved model.
 
     Raises:
         ConfigError: the configuration is of no causal language model, or the weights do not fit it.
+        LanguageModelNotInstalledError: the packaged model is missing; install the `language` extra.
     """
 
     def __init__(self, *, config: Mapping[str, Any], weights: str | None = None):
@@ -64,16 +72,7 @@ def _untrained(config: Mapping[str, Any]) -> 'PreTrainedModel':
 
 
 def _pretrained(config: Mapping[str, Any], weights: str) -> 'PreTrainedModel':
-    from transformers import AutoModelForCausalLM
-
-    try:
-        # The library would keep the precision of the files; cross-attention and transform are in single precision.
-        model = AutoModelForCausalLM.from_pretrained(weights, use_safetensors=True).float()
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f'no language model can be loaded from {weights}: {str(error).splitlines()[0]} '
-            'Give a folder with config.json and safetensors, or a name on the Hugging Face Hub.'
-        ) from error
+    model = load_packaged_language_model() if weights == PACKAGED else _downloaded(weights)
     different = {
         key: (value, getattr(model.config, key, None))
         for key, value in config.items()
@@ -90,11 +89,24 @@ def _pretrained(config: Mapping[str, Any], weights: str) -> 'PreTrainedModel':
     return model
 
 
+def _downloaded(weights: str) -> 'PreTrainedModel':
+    from transformers import AutoModelForCausalLM
+
+    try:
+        # The library would keep the precision of the files; cross-attention and transform are in single precision.
+        return AutoModelForCausalLM.from_pretrained(weights, use_safetensors=True).float()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f'no language model can be loaded from {weights}: {str(error).splitlines()[0]} '
+            'Give a folder with config.json and safetensors, or a name on the Hugging Face Hub.'
+        ) from error
+
+
 def read_tokenizer(file: str | Path, *, eos_token: str) -> 'PreTrainedTokenizerBase':
     """A tokenizer from its single file.
 
     Args:
-        file: ``tokenizer.json``.
+        file: ``tokenizer.json``, or ``packaged:smollm2-135m-instruct``.
         eos_token: the token that ends a text; the file does not say which one it is.
 
     Returns:
@@ -103,16 +115,22 @@ def read_tokenizer(file: str | Path, *, eos_token: str) -> 'PreTrainedTokenizerB
     Raises:
         FileNotFoundError: there is no such file.
         ConfigError: it is damaged, or does not know the token.
+        LanguageModelNotInstalledError: the packaged one is missing; install the `language` extra.
     """
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+    tokenizer = load_packaged_tokenizer() if file == PACKAGED else _tokenizer_file(file)
+    if tokenizer.token_to_id(eos_token) is None:
+        raise ConfigError(f'{file} does not know the token {eos_token!r}, which tokenizer.eos_token names')
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos_token)
+
+
+def _tokenizer_file(file: str | Path) -> 'Tokenizer':
+    from tokenizers import Tokenizer
 
     if not Path(file).is_file():
         raise FileNotFoundError(f'no tokenizer at {file}')
     try:
-        tokenizer = Tokenizer.from_file(str(file))
+        return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing more specific
         raise ConfigError(f'{file} is no tokenizer.json: {error}') from error
-    if tokenizer.token_to_id(eos_token) is None:
-        raise ConfigError(f'{file} does not know the token {eos_token!r}, which tokenizer.eos_token names')
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos_token)

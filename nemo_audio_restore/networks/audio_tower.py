@@ -125,7 +125,7 @@ class ConvolutionalAudioTower(nn.Module):
         for index, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             if index:
                 stages.append(nn.Conv2d(widths[index - 1], width, 2, stride=2))
-            stages += [_Block(width) for _ in range(depth)]
+            stages += [ConvolutionalBlock(width) for _ in range(depth)]
         self.stages = nn.Sequential(*stages)
         rows = num_mels // 32
         self.norm = nn.LayerNorm(2 * rows * widths[-1])
@@ -175,7 +175,7 @@ class ConvolutionalAudioTower(nn.Module):
         return self.embed_features(self.features(audio))
 
 
-class _Block(nn.Module):
+class ConvolutionalBlock(nn.Module):
     """Depthwise 5x5, then a position-wise network of twice the width, beside an identity."""
 
     def __init__(self, width: int):
@@ -186,6 +186,7 @@ class _Block(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Maps (B, C, F, N) to the same shape."""
         branch = self.norm(self.depthwise(maps).permute(0, 2, 3, 1))
         branch = self.scale * self.narrow(functional.gelu(self.wide(branch)))
         return maps + branch.permute(0, 3, 1, 2)

@@ -1,0 +1,529 @@
+r"""Trains the small audio-language model with plain torch on one CPU core: no NeMo trainer, no Lightning.
+
+    python examples/prepare_questions.py --captions captions --speech speech/train.jsonl.gz --out questions
+    python examples/train_language_plain.py --config conf/audio_flamingo2_small.yaml --data questions \\
+        --out runs/audio_flamingo2_small --minutes 50 --nemo audio_flamingo2_small.nemo
+
+It reads the blocks of the same YAML as train.py and the same cut manifests, in two stages. First the audio tower and
+the transform learn to tell the facts apart, without any text. Then the tower is frozen, and the transform and the
+blocks of cross-attention learn to answer. What makes it fast: tokens of recordings are computed once, and so are the
+hidden states of texts in front of the first block; logits are computed for answers alone. The same command again
+resumes the run; --nemo packs the averaged weights at its end.
+"""
+
+import argparse
+import copy
+import gzip
+import importlib
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nemo_audio_restore.checkpoints.packaged_language import (
+    PACKAGED,
+    load_packaged_language_model,
+    load_packaged_tokenizer,
+)
+from nemo_audio_restore.data.listening import Listening
+from nemo_audio_restore.data.question_text import IGNORED, QuestionFormat, QuestionTokenizer
+from nemo_audio_restore.data.question_words import labels_of
+from nemo_audio_restore.networks.audio_transform import AudioTransform
+from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLayers
+from nemo_audio_restore.networks.split_decoder import split_decoder
+
+INFERENCE_BLOCKS = ('target', 'audio_tower', 'listening', 'audio_transform', 'cross_attention', 'language_model')
+INFERENCE_BLOCKS += ('tokenizer', 'question', 'card')
+PARTS = ('audio_tower', 'audio_transform', 'cross_attention')
+FLOOR_DB, STEP_DB = -140.0, 0.6  # levels are kept as bytes
+# How often a task is drawn, when facts and when answers are learned.
+SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 2.0, 'count': 2.0, 'order': 3.0, 'tempo': 1.0, 'language': 1.5}
+OTHER_SHARE = 0.5
+FACTS = ('instrument', 'drum', 'sound', 'count', 'order', 'second', 'tempo', 'key', 'language', 'kind')
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of a manifest."""
+
+    recording: str
+    task: str
+    label: str
+    form: str
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Levels (F, N) of a recording in steps of STEP_DB above FLOOR_DB, and what is true of it."""
+
+    levels: np.ndarray
+    facts: Mapping[str, str]
+
+
+def build(block: Mapping[str, Any], default: type | None = None) -> Any:
+    """Constructs what a YAML block describes: ``_target_``, or the default."""
+    arguments = {key: value for key, value in (block or {}).items() if key != '_target_'}
+    if block and '_target_' in block:
+        module, name = block['_target_'].rsplit('.', 1)
+        default = getattr(importlib.import_module(module), name)
+    return default(**arguments)
+
+
+class Listener(nn.Module):
+    """The trained parts of the model, and the heads of the first stage."""
+
+    def __init__(self, config: Mapping[str, Any], width: int):
+        super().__init__()
+        self.audio_tower = build(config['audio_tower'])
+        dim = self.audio_tower.feature_dim
+        self.audio_transform = AudioTransform(dim=dim, **config['audio_transform'])
+        self.cross_attention = CrossAttentionLayers(dim=width, audio_dim=dim, **config['cross_attention'])
+        self.heads = nn.ModuleDict({fact: Head(dim, len(fact_labels(fact))) for fact in FACTS})
+
+    def told(self, pictures: Tensor) -> dict[str, Tensor]:
+        """Logits of every fact for windows (B, F, N)."""
+        tokens = self.audio_tower.encode_pictures(pictures)
+        tokens = self.audio_transform(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
+        return {fact: head(tokens) for fact, head in self.heads.items()}
+
+
+class Head(nn.Module):
+    """Attention of one query over tokens, then a linear map to labels."""
+
+    def __init__(self, dim: int, count: int):
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(dim))
+        self.out = nn.Linear(dim, count)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, labels) of tokens (B, M, D)."""
+        weights = (tokens @ self.query / math.sqrt(len(self.query))).softmax(dim=1)
+        return self.out((weights[..., None] * tokens).sum(dim=1))
+
+
+def fact_labels(fact: str) -> tuple[str, ...]:
+    """What a fact can be; the second of two sounds is a fact, too."""
+    return labels_of('order' if fact == 'second' else fact)
+
+
+def read_manifest(path: Path) -> tuple[list[Question], dict[str, dict]]:
+    """Questions, and the cuts of their recordings by name."""
+    questions, cuts = [], {}
+    with gzip.open(path, 'rt', encoding='utf-8') as lines:
+        for line in lines:
+            cut = json.loads(line)
+            custom, supervision = cut['custom'], cut['supervisions'][0]
+            name = cut['recording']['id']
+            text = supervision['custom']['question']
+            questions.append(
+                Question(name, custom['task'], custom['label'], custom['form'], text, supervision['text'])
+            )
+            cuts[name] = cut
+    return questions, cuts
+
+
+class Audio:
+    """Recordings of a manifest: levels for the first stage, windows for the second."""
+
+    def __init__(self, cuts: Mapping[str, dict], folder: Path, tower: nn.Module, listening: Listening, cache: Path):
+        known: dict[str, np.ndarray] = {}
+        if cache.exists():
+            with np.load(cache) as kept:
+                known = {name: kept[name] for name in kept.files}
+        missing = [name for name in cuts if name not in known]
+        for name in missing:
+            path = folder / cuts[name]['recording']['sources'][0]['source']
+            known[name] = self.levels(listening.read(path), tower)
+        if missing:
+            partial = cache.with_suffix('.partial.npz')
+            np.savez(partial, **known)
+            os.replace(partial, cache)
+        self.recordings = {name: Recording(known[name], facts_of(cut)) for name, cut in cuts.items()}
+
+    @staticmethod
+    @torch.no_grad()
+    def levels(windows: Tensor, tower: nn.Module) -> np.ndarray:
+        """(W, F, N) bytes of windows (W, T)."""
+        decibels = tower.log_mel.decibels(windows)
+        return ((decibels - FLOOR_DB) / STEP_DB).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def facts_of(cut: Mapping[str, Any]) -> dict[str, str]:
+    """What is true of the recording of a cut."""
+    custom = cut['custom']
+    return {**custom['facts'], **({'second': custom['second']} if custom['second'] else {})}
+
+
+def decibels(levels: Sequence[np.ndarray]) -> Tensor:
+    """(B, F, N) of levels kept as bytes."""
+    return torch.from_numpy(np.stack(levels)).float() * STEP_DB + FLOOR_DB
+
+
+def roughened(levels: Tensor, rng: np.random.Generator, *, mask: bool) -> Tensor:
+    """Decibels (B, F, N) as other microphones, rooms and kits would give: tilted, noisy, partly masked.
+
+    Source: masks of SpecAugment (arXiv 1904.08779), section 2.
+    """
+    _, bands, frames = levels.shape
+    levels = levels.clone()
+    for item in levels:
+        curve = np.interp(np.arange(bands), np.linspace(0, bands - 1, 5), rng.normal(0, 4, 5))
+        item += torch.from_numpy(curve).float()[:, None]
+        if rng.random() < 0.5:
+            floor = float(item.max()) - rng.uniform(30, 70) + torch.from_numpy(rng.normal(0, 3, (bands, frames)))
+            item.copy_(torch.logaddexp(item.double() * 0.23, floor * 0.23).float() / 0.23)
+        if mask:
+            height, width = rng.integers(0, bands // 6 + 1), rng.integers(0, frames // 8 + 1)
+            low, first = rng.integers(0, bands - height + 1), rng.integers(0, frames - width + 1)
+            item[low : low + height] = FLOOR_DB
+            item[:, first : first + width] = FLOOR_DB
+    return levels
+
+
+class Draws:
+    """Draws by task, then by label, then among its members: no frequent label drowns a rare one."""
+
+    def __init__(self, members: Mapping[str, Mapping[str, Sequence[Any]]]):
+        self.members = {task: {k: list(v) for k, v in labels.items()} for task, labels in members.items() if labels}
+        shares = np.array([SHARES.get(task, OTHER_SHARE) for task in self.members])
+        self.tasks, self.chances = list(self.members), shares / shares.sum()
+
+    def draw(self, rng: np.random.Generator) -> tuple[str, Any]:
+        """Task and member."""
+        task = self.tasks[rng.choice(len(self.tasks), p=self.chances)]
+        labels = list(self.members[task].values())
+        some = labels[rng.integers(len(labels))]
+        return task, some[rng.integers(len(some))]
+
+
+def grouped(items: Sequence[tuple[str, str, Any]]) -> dict[str, dict[str, list[Any]]]:
+    """(task, label, member) as task -> label -> members."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for task, label, member in items:
+        found.setdefault(task, {}).setdefault(label, []).append(member)
+    return found
+
+
+class FactStage:
+    """The first stage: tower, transform and heads learn facts."""
+
+    name, batch_size, rate = 'facts', 48, 2e-3
+
+    def __init__(self, listener: Listener, audio: Audio):
+        self.listener, self.audio = listener, audio
+        facts = [(fact, label, one) for one in audio.recordings.values() for fact, label in one.facts.items()]
+        self.draws = Draws(grouped([item for item in facts if item[0] != 'second']))
+        self.trained = (listener.audio_tower, listener.audio_transform, listener.heads)
+
+    def loss(self, rng: np.random.Generator) -> Tensor:
+        """Of one batch: the mean over what is known."""
+        drawn = [self.draws.draw(rng) for _ in range(self.batch_size)]
+        levels = []
+        for task, one in drawn:
+            # What is counted or ordered is whole in the first window.
+            window = 0 if task in ('count', 'order') else rng.integers(len(one.levels))
+            levels.append(one.levels[window])
+        rough = roughened(decibels(levels), rng, mask=False)
+        free = [index for index, (task, _) in enumerate(drawn) if task not in ('count', 'order')]
+        if free:
+            rough[free] = roughened(decibels([levels[index] for index in free]), rng, mask=True)
+        told = self.listener.told(self.listener.audio_tower.log_mel.relative(rough))
+        losses = []
+        for fact, logits in told.items():
+            rows = [index for index, (_, one) in enumerate(drawn) if fact in one.facts]
+            if rows:
+                labels = torch.tensor([fact_labels(fact).index(drawn[index][1].facts[fact]) for index in rows])
+                losses.append(functional.cross_entropy(logits[rows], labels, reduction='sum', label_smoothing=0.05))
+        return torch.stack(losses).sum() / self.batch_size
+
+    @torch.no_grad()
+    def validate(self, held: Audio, averaged: Listener) -> dict[str, float]:
+        """Accuracy of every fact on recordings that were not trained."""
+        averaged.eval()
+        right: dict[str, list[bool]] = {}
+        names = list(held.recordings)
+        for first in range(0, len(names), 64):
+            some = [held.recordings[name] for name in names[first : first + 64]]
+            pictures = averaged.audio_tower.log_mel.relative(decibels([one.levels[0] for one in some]))
+            for fact, logits in averaged.told(pictures).items():
+                for one, best in zip(some, logits.argmax(dim=1).tolist(), strict=True):
+                    if fact in one.facts:
+                        right.setdefault(fact, []).append(fact_labels(fact)[best] == one.facts[fact])
+        return {fact: round(float(np.mean(values)), 3) for fact, values in sorted(right.items())}
+
+
+class Texts:
+    """Hidden states of texts in front of the first block that hears, computed when a text first comes."""
+
+    def __init__(self, questions: QuestionTokenizer, decoder: Any):
+        self.questions, self.decoder = questions, decoder
+        self.known: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+
+    def batch(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states (B, S, D), attention mask (B, S) and labels (B, S) of questions with answers."""
+        missing = list(dict.fromkeys(pair for pair in pairs if pair not in self.known))
+        if missing:
+            text, labels = self.questions.pairs([pair[0] for pair in missing], [pair[1] for pair in missing])
+            hidden = self.decoder.texts(text.input_ids, text.attention_mask).half()
+            for pair, states, mask, row in zip(missing, hidden, text.attention_mask, labels, strict=True):
+                length = int(mask.sum())
+                self.known[pair] = states[:length].clone(), row[:length].clone()
+        rows = [self.known[pair] for pair in pairs]
+        hidden = nn.utils.rnn.pad_sequence([states for states, _ in rows], batch_first=True).float()
+        labels = nn.utils.rnn.pad_sequence([row for _, row in rows], batch_first=True, padding_value=IGNORED)
+        lengths = torch.tensor([len(row) for _, row in rows])
+        mask = (torch.arange(labels.shape[1]) < lengths[:, None]).long()
+        return hidden, mask, labels
+
+
+class AnswerStage:
+    """The second stage: transform and cross-attention learn to answer, with everything else frozen."""
+
+    name, rate = 'answers', 1.5e-3
+    batch_sizes = {'words': 48, 'options': 24}
+
+    def __init__(self, listener: Listener, audio: Audio, asked: Sequence[Question], texts: Texts):
+        self.listener, self.texts = listener, texts
+        self.tokens = encoded(listener, audio)
+        kinds = {'words': ('words', 'yes or no'), 'options': ('options',)}
+        self.draws = {
+            kind: Draws(
+                grouped([(q.task, q.label if q.task != 'caption' else '', q) for q in asked if q.form in forms])
+            )
+            for kind, forms in kinds.items()
+        }
+        self.trained = (listener.audio_transform, listener.cross_attention)
+
+    def loss(self, rng: np.random.Generator) -> Tensor:
+        """Of one batch: surprise at the tokens of answers."""
+        # Texts of one kind are about as long as each other.
+        kind = 'words' if rng.random() < 0.6 else 'options'
+        drawn = [self.draws[kind].draw(rng)[1] for _ in range(self.batch_sizes[kind])]
+        return self.surprise(self.listener, self.tokens, drawn).mean()
+
+    def surprise(self, listener: Listener, tokens: Mapping[str, Tensor], drawn: Sequence[Question]) -> Tensor:
+        """(A,) of every token of the answers."""
+        hidden, mask, labels = self.texts.batch([(question.text, question.answer) for question in drawn])
+        wanted = functional.pad(labels[:, 1:] != IGNORED, (0, 1))
+        heard, heard_mask = padded_tokens([tokens[question.recording] for question in drawn])
+        with listener.cross_attention.hearing(listener.audio_transform(heard, heard_mask), heard_mask):
+            logits = self.texts.decoder.logits(hidden, mask, wanted)
+        return functional.cross_entropy(logits, labels[:, 1:][wanted[:, :-1]], reduction='none')
+
+
+def encoded(listener: Listener, audio: Audio) -> dict[str, Tensor]:
+    """(W * N, D) tokens of every recording in half precision, from the frozen tower."""
+    listener.audio_tower.eval()
+    found = {}
+    with torch.no_grad():
+        for name, one in audio.recordings.items():
+            pictures = listener.audio_tower.log_mel.relative(decibels(list(one.levels)))
+            found[name] = listener.audio_tower.encode_pictures(pictures).flatten(0, 1).half()
+    return found
+
+
+def padded_tokens(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """(B, M, D) in single precision, and the mask (B, M)."""
+    lengths = torch.tensor([len(row) for row in rows])
+    padded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True).float()
+    return padded, torch.arange(padded.shape[1]) < lengths[:, None]
+
+
+@torch.no_grad()
+def validated(stage: AnswerStage, held: Audio, asked: Sequence[Question], averaged: Listener) -> dict[str, float]:
+    """Share of answers in words of which every token is the likeliest, with the right recordings and with others."""
+    averaged.eval()
+    tokens = encoded(averaged, held)
+    asked = [question for question in asked if question.form == 'words'][::2]
+    decoder, hearing = stage.texts.decoder, averaged.cross_attention.hearing
+    right: dict[str, list[bool]] = {}
+    for shift in (0, len(asked) // 2):
+        for first in range(0, len(asked), 32):
+            some = asked[first : first + 32]
+            hidden, mask, labels = stage.texts.batch([(question.text, question.answer) for question in some])
+            wanted = functional.pad(labels[:, 1:] != IGNORED, (0, 1))
+            names = [asked[(first + index + shift) % len(asked)].recording for index in range(len(some))]
+            heard, heard_mask = padded_tokens([tokens[name] for name in names])
+            with hearing(averaged.audio_transform(heard, heard_mask), heard_mask):
+                best = decoder.logits(hidden, mask, wanted).argmax(dim=1)
+            hits = best == labels[:, 1:][wanted[:, :-1]]
+            for question, hit in zip(some, hits.split(wanted.sum(dim=1).tolist()), strict=True):
+                right.setdefault(question.task + (' shuffled' if shift else ''), []).append(bool(hit.all()))
+    return {task: round(float(np.mean(values)), 3) for task, values in sorted(right.items())}
+
+
+class Run:
+    """Weights, averages and progress of a run; everything that a resumed one needs."""
+
+    def __init__(self, listener: Listener, out: Path):
+        self.listener, self.path = listener, out / 'last.pt'
+        self.averaged = copy.deepcopy(listener).requires_grad_(False)
+        self.stage, self.step, self.seconds, self.optimizer_state = 'facts', 0, 0.0, None
+        if self.path.exists():
+            state = torch.load(self.path, weights_only=True)
+            self.listener.load_state_dict(state['listener'])
+            self.averaged.load_state_dict(state['averaged'])
+            self.stage, self.step, self.seconds = state['stage'], state['step'], state['seconds']
+            self.optimizer_state = state['optimizer']
+
+    def save(self, optimizer: torch.optim.Optimizer) -> None:
+        """Writes the checkpoint under its final name only when it is complete."""
+        state = {'listener': self.listener.state_dict(), 'averaged': self.averaged.state_dict()}
+        state |= {'optimizer': optimizer.state_dict(), 'stage': self.stage, 'step': self.step, 'seconds': self.seconds}
+        torch.save(state, self.path.with_suffix('.partial'))
+        os.replace(self.path.with_suffix('.partial'), self.path)
+
+    def next_stage(self) -> None:
+        """Goes on from the averages of the first stage."""
+        self.listener.load_state_dict(self.averaged.state_dict())
+        self.stage, self.step, self.seconds, self.optimizer_state = 'answers', 0, 0.0, None
+
+
+def optimizer_of(stage: FactStage | AnswerStage, run: Run) -> torch.optim.Optimizer:
+    """AdamW on what the stage trains; nothing else has gradients."""
+    run.listener.requires_grad_(False)
+    weights = [weight for part in stage.trained for weight in part.requires_grad_().parameters()]
+    groups = [
+        {'params': [weight for weight in weights if weight.ndim > 1], 'weight_decay': 0.05},
+        {'params': [weight for weight in weights if weight.ndim <= 1], 'weight_decay': 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98), fused=True)
+    if run.optimizer_state is not None:
+        optimizer.load_state_dict(run.optimizer_state)
+    return optimizer
+
+
+def learning_rate_factor(progress: float) -> float:
+    """Warm-up over the first thirtieth, then down to 1 % along a cosine."""
+    return min(1.0, max(progress / 0.03, 0.02)) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+def train_stage(
+    stage: FactStage | AnswerStage, run: Run, options: argparse.Namespace, minutes: float, validate: Any
+) -> None:
+    """The loop of one stage."""
+    optimizer = optimizer_of(stage, run)
+    before, began, validated_at = run.seconds, time.monotonic(), time.monotonic()
+    rng, losses, steps = np.random.default_rng([run.stage == 'answers', run.step]), [], options.max_steps
+    with (options.out / 'log.jsonl').open('a') as log:
+        while True:
+            run.seconds = before + time.monotonic() - began
+            progress = max(run.seconds / (60 * minutes), run.step / steps)
+            if time.monotonic() - validated_at > 60 * options.validation_minutes or progress >= 1:
+                run.save(optimizer)
+                row = {'stage': stage.name, 'step': run.step, 'minutes': round(run.seconds / 60, 1)}
+                row |= {'loss': round(float(np.mean(losses or [0])), 4), **validate()}
+                print(json.dumps(row), flush=True)
+                log.write(json.dumps(row) + '\n')
+                log.flush()
+                validated_at, losses = time.monotonic(), []
+                if progress >= 1:
+                    return
+            run.listener.train()
+            if stage.name == 'answers':
+                run.listener.audio_tower.eval()
+            for group in optimizer.param_groups:
+                group['lr'] = stage.rate * learning_rate_factor(progress)
+            optimizer.zero_grad(set_to_none=True)
+            loss = stage.loss(rng)
+            loss.backward()
+            nn.utils.clip_grad_norm_([w for group in optimizer.param_groups for w in group['params']], 1.0)
+            optimizer.step()
+            run.step += 1
+            losses.append(loss.item())
+            decay = min(options.ema_decay, (1 + run.step) / (10 + run.step))
+            with torch.no_grad():
+                for mean, weight in zip(run.averaged.parameters(), run.listener.parameters(), strict=True):
+                    mean.lerp_(weight, 1 - decay)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Both stages, or what is left of them."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    config = yaml.safe_load(options.config.read_text())['model']
+    if config['language_model']['weights'] != PACKAGED:
+        raise SystemExit(f'this trainer knows {PACKAGED} alone; train.py trains with any language model')
+    listening = build(config['listening'], Listening)
+    run = Run(Listener(config, config['language_model']['config']['hidden_size']), options.out)
+    sets, audio = {}, {}
+    for split in ('train', 'validation'):
+        questions, cuts = read_manifest(options.data / f'{split}.jsonl.gz')
+        sets[split] = questions
+        tower = run.listener.audio_tower
+        audio[split] = Audio(cuts, options.data, tower, listening, options.out / f'{split}.npz')
+        print(f'{split}: {len(questions)} questions about {len(cuts)} recordings', flush=True)
+    if run.stage == 'facts':
+        stage = FactStage(run.listener, audio['train'])
+        minutes = options.minutes * options.facts_share
+        train_stage(stage, run, options, minutes, lambda: stage.validate(audio['validation'], run.averaged))
+        run.next_stage()
+    model = load_packaged_language_model()
+    for listener in (run.listener, run.averaged):
+        listener.cross_attention.attach(model)
+    questions = QuestionTokenizer(
+        fast_tokenizer(config['tokenizer']['eos_token']), build(config['question'], QuestionFormat)
+    )
+    texts = Texts(questions, split_decoder(model, min(config['cross_attention']['layers'])))
+    answers = AnswerStage(run.listener, audio['train'], sets['train'], texts)
+    minutes = options.minutes * (1 - options.facts_share)
+    held = (audio['validation'], sets['validation'], run.averaged)
+    train_stage(answers, run, options, minutes, lambda: validated(answers, *held))
+
+
+def fast_tokenizer(eos_token: str) -> Any:
+    """The packaged tokenizer as transformers wraps it."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=load_packaged_tokenizer(), eos_token=eos_token)
+
+
+def export(config: Path, checkpoint: Path, out: Path) -> None:
+    """Writes the averaged weights as a .nemo file for inference; the language model stays outside."""
+    from omegaconf import OmegaConf
+
+    from nemo_audio_restore.models.audio_language import AudioLanguageModel
+
+    block = OmegaConf.load(config).model
+    model = AudioLanguageModel(OmegaConf.masked_copy(block, [name for name in INFERENCE_BLOCKS if name in block]))
+    averaged = torch.load(checkpoint, weights_only=True)['averaged']
+    for part in PARTS:
+        own = {key.removeprefix(f'{part}.'): value for key, value in averaged.items() if key.startswith(f'{part}.')}
+        getattr(model, part).load_state_dict(own)
+    model.save_to(str(out), half_precision=True)
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', type=Path, required=True, help='YAML with the blocks')
+    parser.add_argument('--data', type=Path, required=True, help='folder with train.jsonl.gz and validation.jsonl.gz')
+    parser.add_argument('--out', type=Path, required=True, help='folder for log and checkpoint; resumes from it')
+    parser.add_argument('--minutes', type=float, default=50, help='wall-clock budget of both stages together')
+    parser.add_argument('--facts-share', type=float, default=0.45, help='of the budget for the first stage')
+    parser.add_argument('--max-steps', type=int, default=10**9, help='of each stage')
+    parser.add_argument('--ema-decay', type=float, default=0.995)
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--validation-minutes', type=float, default=4)
+    parser.add_argument('--nemo', type=Path, help='also write the averaged weights to this .nemo file')
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    train(options)
+    if options.nemo is not None:
+        export(options.config, options.out / 'last.pt', options.nemo)
+
+
+if __name__ == '__main__':
+    main()
