@@ -255,6 +255,8 @@ def _check(request: _Request, jobs: Sequence[clip_targets.ClipJob]) -> None:
 
 def _run(outcomes: Sequence[_Outcome], request: _Request) -> None:
     """Makes every clip that is not there yet, and notes what came of it."""
+    from nemo_audio_restore.networks.conditioners import TextCutWarning
+
     waiting = []
     for outcome in outcomes:
         if outcome.job.target.exists() and not request.overwrite:
@@ -268,7 +270,10 @@ def _run(outcomes: Sequence[_Outcome], request: _Request) -> None:
     identity = loading.identify_generator(request.model, request.device) if request.sidecar else None
     _note(request, _planned(generator, request, len(waiting)))
     label = Path('1 clip' if len(waiting) == 1 else f'{len(waiting)} clips')
-    with console.progress(label, quiet=request.quiet) as on_progress:
+    with (
+        console.said_warnings(TextCutWarning),
+        console.progress(label, quiet=request.quiet) as on_progress,
+    ):
         pending = list(waiting)
         try:
             for clip in _clips(generator, request, waiting, on_progress):

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,23 @@ def say(message: str) -> None:
 def say_piece(text: str) -> None:
     """A part of a line on stderr."""
     print(text, end='', file=sys.stderr, flush=True)
+
+
+@contextmanager
+def said_warnings(category: type[Warning]) -> Iterator[None]:
+    """Warnings of a category become one plain line each, and each is said once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('once', category)
+        otherwise = warnings.showwarning
+
+        def show(message: Warning | str, kind: type[Warning], *place: object) -> None:
+            if issubclass(kind, category):
+                say(f'warning: {message}')
+            else:
+                otherwise(message, kind, *place)
+
+        warnings.showwarning = show
+        yield
 
 
 def result(text: str) -> None:

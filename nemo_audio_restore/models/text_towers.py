@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nemo_audio_restore.checkpoints.text_encoders import load_packaged_text_conditioner, load_text_conditioner
-from nemo_audio_restore.networks.conditioners import TextConditioner, TokenFeatures
+from nemo_audio_restore.networks.conditioners import TextConditioner, TokenFeatures, warn_of_cut_texts
 
 _CLAP_TOKENS = 77
 
@@ -73,6 +73,7 @@ class SentenceTextTower(nn.Module):
         words = conditioner.tokenizer(
             list(prompts), padding=True, truncation=True, max_length=self.max_length, return_tensors='pt'
         )
+        warn_of_cut_texts(conditioner.tokenizer, prompts, words['attention_mask'], self.max_length)
         device = self.projection.weight.device
         tokens = conditioner(words['input_ids'].to(device), words['attention_mask'].to(device))
         count = tokens.mask.sum(dim=1, keepdim=True)
@@ -137,6 +138,7 @@ class ClapTextTower(nn.Module):
         words = self._tokenizer()(
             list(prompts), padding='max_length', truncation=True, max_length=self.max_length, return_tensors='pt'
         )
+        warn_of_cut_texts(self._tokenizer(), prompts, words['attention_mask'], self.max_length)
         device = next(self.network.parameters()).device
         return words['input_ids'].to(device), words['attention_mask'].to(device)
 

@@ -1,5 +1,6 @@
 """What a prompt consists of, as tokens: seconds and text. Parameter names are those of the published checkpoints."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,11 @@ from typing_extensions import Self
 from nemo_audio_restore.networks.fourier_features import NumberFeatures
 
 _FEATURES = 256
+_SHOWN = 40
+
+
+class TextCutWarning(UserWarning):
+    """A text has more tokens than the model reads."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,27 @@ class TokenFeatures:
     """(B, S, E)."""
     mask: Tensor
     """(B, S), 1 for tokens that count and 0 for padding."""
+
+
+def warn_of_cut_texts(
+    tokenizer: Callable[..., dict[str, Sequence[int]]], texts: Sequence[str], mask: Tensor, max_length: int
+) -> None:
+    """Gives a :class:`TextCutWarning` for every text of which the tokenizer left something out.
+
+    Args:
+        tokenizer: of transformers.
+        texts: B, as they were given.
+        mask: (B, S) of the tokens that the tokenizer kept, 0 for padding.
+        max_length: of the tokens of a text.
+    """
+    for text, kept in zip(texts, mask.sum(dim=1).tolist(), strict=True):
+        if kept < max_length:
+            continue
+        count = len(tokenizer(text, truncation=False, verbose=False)['input_ids'])
+        if count > max_length:
+            shown = text if len(text) <= _SHOWN else text[:_SHOWN] + '...'
+            message = f'"{shown}" has {count} tokens, the model reads the first {max_length}: say it shorter'
+            warnings.warn(message, TextCutWarning, stacklevel=3)
 
 
 class NumberConditioner(nn.Module):
@@ -84,7 +111,7 @@ class TextConditioner(nn.Module):
     Args:
         encoder: a transformers text encoder (T5, the text side of CLAP, a sentence encoder).
         tokenizer: of transformers; None if only token numbers will be given.
-        max_length: tokens of a text; longer ones are cut, shorter ones padded.
+        max_length: tokens of a text; longer ones are cut, with a :class:`TextCutWarning`, shorter ones padded.
         layer: which hidden states are taken: -1 for the encoder's output, -2 for the layer before (CLAP).
         zero_padding: set the features of padding to zero.
         dim: E of the features after a learned projection; None for the encoder's own width, without projection.
@@ -131,6 +158,7 @@ class TextConditioner(nn.Module):
         tokens = self.tokenizer(
             list(texts), padding='max_length', truncation=True, max_length=self.max_length, return_tensors='pt'
         )
+        warn_of_cut_texts(self.tokenizer, texts, tokens['attention_mask'], self.max_length)
         device = next(self.encoder.parameters()).device
         return self(tokens['input_ids'].to(device), tokens['attention_mask'].to(device))
 

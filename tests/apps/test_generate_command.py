@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,24 @@ def test_seeds_of_one_file_stand_in_its_name_and_give_what_each_gives_alone(tmp_
     first, second, single = (soundfile.read(tmp_path / name)[0] for name in ('a.seed0.wav', 'a.seed1.wav', 'b.wav'))
     np.testing.assert_allclose(second, single, atol=1e-6)
     assert np.abs(first - second).max() > 0.1
+
+
+def test_a_prompt_that_is_too_long_is_cut_with_one_plain_line(tmp_path, models, monkeypatch):
+    from stand_in_generator import GaussianGenerator
+
+    from nemo_audio_restore.networks.conditioners import TextCutWarning
+
+    condition = GaussianGenerator.condition
+
+    def reads_little(self, prompts, **more):
+        warnings.warn('"rain" has 9 tokens, the model reads the first 8', TextCutWarning, stacklevel=1)
+        return condition(self, prompts, **more)
+
+    monkeypatch.setattr(GaussianGenerator, 'condition', reads_little)
+    result = run('rain', '-o', tmp_path / 'clips', '--seconds', 0.25, '--seeds', 3, '--batch-size', 1)
+    assert result.exit_code == 0, result.stderr
+    said = [line for line in result.stderr.splitlines() if 'tokens' in line]
+    assert said == ['warning: "rain" has 9 tokens, the model reads the first 8']
 
 
 def test_in_painting_keeps_the_rest_of_the_file(tmp_path, models):

@@ -18,6 +18,7 @@ from nemo_audio_restore.checkpoints.text_encoders import (
 )
 from nemo_audio_restore.models.blocks import ConfigError
 from nemo_audio_restore.models.text_audio import TextAudioModel
+from nemo_audio_restore.networks.conditioners import TextCutWarning
 
 RATE = 8000
 WORDS = ('low', 'high', 'tone', 'noise', 'a', 'of', 'sound', 'the')
@@ -92,6 +93,12 @@ def noise(seconds, *shape, seed=0):
 def test_embeddings_have_unit_length(model):
     torch.testing.assert_close(model.embed_text(['low tone', 'noise']).norm(dim=1), torch.ones(2))
     torch.testing.assert_close(model.embed_audio(noise(2, 3)).norm(dim=1), torch.ones(3))
+
+
+def test_texts_that_are_too_long_are_cut_with_a_warning(model):
+    long = ' '.join(['low tone'] * 10)
+    with pytest.warns(TextCutWarning, match='the model reads the first 12'):
+        model.embed_text(['noise', long])
 
 
 def test_a_recording_does_not_depend_on_its_batch(model):
@@ -189,6 +196,8 @@ def test_sentences_of_the_packaged_encoder_know_what_is_similar():
     from nemo_audio_restore.models.text_towers import SentenceTextTower
 
     tower = SentenceTextTower(embedding_dim=8).eval()
+    with pytest.warns(TextCutWarning, match='has 102 tokens, the model reads the first 48'):
+        tower.sentences(['dog ' * 100])
     dog, bark, metal = tower.sentences(['a dog barking', 'the sound of a barking dog', 'heavy metal'])
     assert dog @ bark > 0.85 > 0.3 > dog @ metal
     features, mask = (found := tower.tokens(['a dog', ''])).features, found.mask

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from nemo_audio_restore.networks.conditioners import (
     IntegerConditioner,
     NumberConditioner,
     TextConditioner,
+    TextCutWarning,
     TokenFeatures,
 )
 
@@ -85,6 +88,23 @@ def test_layer_is_the_one_asked_for():
 def test_without_a_tokenizer_texts_are_refused():
     with pytest.raises(ValueError, match='no tokenizer'):
         TextConditioner(encoder=tiny_t5()).encode(['rain'])
+
+
+def test_a_text_with_more_tokens_than_are_read_is_cut_with_a_warning():
+    class Words:
+        def __call__(self, texts, padding=None, truncation=False, max_length=None, return_tensors=None, verbose=True):
+            if not truncation:
+                return {'input_ids': texts.split()}
+            counts = [min(len(text.split()), max_length) for text in texts]
+            mask = torch.tensor([[1] * count + [0] * (max_length - count) for count in counts])
+            return {'input_ids': mask, 'attention_mask': mask}
+
+    text = TextConditioner(encoder=tiny_t5(), tokenizer=Words(), max_length=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        text.encode(['rain on leaves', 'rain'])
+    with pytest.warns(TextCutWarning, match=r'"rain on the old tin roof" has 6 tokens, the model reads the first 3'):
+        text.encode(['rain', 'rain on the old tin roof'])
 
 
 def builder(**changes):
