@@ -17,8 +17,8 @@ The text-audio model was trained on the same training clips as the generator: it
 classifier is simpler but sees neither captions nor generated audio.
 
 Lengths: accompaniments of 2, 5 and 10 s are asked for. The file is cut to the asked length, so its length says little;
-so the time at which it falls silent (40 dB below its loudest 20 ms) is compared, too, and the same in the whole window
-for models that always sample that (sampler.full_window).
+so the time at which it falls silent (40 dB below its loudest 20 ms) is compared, too, and the same where the network
+makes its whole window and only the condition says when to stop.
 
 Audio and features stay in --out; the same command resumes. Without --model only the classifier is examined.
 """
@@ -323,9 +323,8 @@ def length_rows(
                     'sounds_in_file_s': sounding_seconds(audio, model.sample_rate),
                 }
             )
-            if model.sampler.full_window:
-                whole = sample_window(model, clip.caption, asked, seed, options)
-                found[-1]['sounds_in_window_s'] = sounding_seconds(whole, model.sample_rate)
+            whole = sample_window(model, clip.caption, asked, seed, options)
+            found[-1]['sounds_in_window_s'] = sounding_seconds(whole, model.sample_rate)
         measured += found
         line = {'asked, s': f'{asked:g}', 'clips': len(found)}
         for key, title in (
@@ -333,8 +332,6 @@ def length_rows(
             ('sounds_in_file_s', 'sounds until, in the file'),
             ('sounds_in_window_s', f'sounds until, in the whole window of {model.window_s:.1f} s'),
         ):
-            if key not in found[0]:
-                continue
             values = [one[key] for one in found]
             share = np.mean([within(value, asked) for value in values])
             line[title] = f'{statistics.median(values):.2f} s, {100 * share:.0f} % within 10 %'
