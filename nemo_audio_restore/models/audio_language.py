@@ -11,9 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from nemo_audio_restore.checkpoints.packaged_language import PACKAGED
 from nemo_audio_restore.data.listening import Listening
 from nemo_audio_restore.data.question_text import QuestionFormat, QuestionTokenizer
 from nemo_audio_restore.models.audio_language_answers import AnsweringMixin
+from nemo_audio_restore.models.audio_language_lora import LanguageLoraMixin
 from nemo_audio_restore.models.audio_language_release import read_release
 from nemo_audio_restore.models.audio_language_training import PARTS, QuestionTrainingMixin, QuestionTrainingSettings
 from nemo_audio_restore.models.base import BaseModel
@@ -21,12 +23,13 @@ from nemo_audio_restore.models.blocks import ConfigError, build, check_keys
 from nemo_audio_restore.models.language_models import LanguageModel, read_tokenizer
 from nemo_audio_restore.networks.audio_transform import AudioTransform
 from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLayers
+from nemo_audio_restore.networks.low_rank import LowRankSettings
 from nemo_audio_restore.networks.window_towers import HtsatTower
 
 _WINDOWS_AT_ONCE = 8
 
 
-class AudioLanguageModel(AnsweringMixin, QuestionTrainingMixin, BaseModel):
+class AudioLanguageModel(AnsweringMixin, LanguageLoraMixin, QuestionTrainingMixin, BaseModel):
     """Answers questions about recordings of up to minutes: audio tower, transform, and a language model that hears.
 
     Config blocks, each named like the attribute that it builds:
@@ -37,8 +40,9 @@ class AudioLanguageModel(AnsweringMixin, QuestionTrainingMixin, BaseModel):
     - ``cross_attention``: arguments of :class:`CrossAttentionLayers`; without ``layers`` there is a block in front of
       every layer of the language model
     - ``language_model``: arguments of :class:`LanguageModel`
-    - ``tokenizer``: ``file`` (``tokenizer.json`` with the special tokens) and ``eos_token``; without it the model
-      takes numbers of tokens only
+    - ``tokenizer``: ``file`` (``tokenizer.json`` with the special tokens, or ``packaged:smollm2-135m-instruct``) and
+      ``eos_token``; without it the model takes numbers of tokens only
+    - ``lora``: fields of :class:`LowRankSettings`, for a language model with adapters
     - ``question``: arguments of :class:`QuestionFormat`, how questions and answers are written
     - for training: ``training`` (:class:`QuestionTrainingSettings`), ``optim``, ``train_ds``, ``validation_ds``,
       ``card``
@@ -52,6 +56,7 @@ class AudioLanguageModel(AnsweringMixin, QuestionTrainingMixin, BaseModel):
         'audio_transform',
         'cross_attention',
         'language_model',
+        'lora',
         'tokenizer',
         'question',
         'training',
@@ -94,10 +99,12 @@ class AudioLanguageModel(AnsweringMixin, QuestionTrainingMixin, BaseModel):
         self.cross_attention = cross_attention
         self.language = language
         cross_attention.attach(language.model)
-        if file is not None:
+        if file is not None and file != PACKAGED:
             path = self.register_artifact('tokenizer.file', str(file))
             self._questions = self._questions or self._tokenizer(path, block)
         self._freeze()
+        if self.has_lora:
+            self._inject(build(self.cfg.lora, where='lora', default=LowRankSettings))
 
     @classmethod
     def from_audio_flamingo2(
@@ -209,6 +216,8 @@ class AudioLanguageModel(AnsweringMixin, QuestionTrainingMixin, BaseModel):
         for name in PARTS:
             if name not in self.training_settings.trained:
                 self.part(name).eval()
+        if self.has_lora:
+            self._train_adapters(mode)
         return self
 
     def part(self, name: str) -> nn.Module:

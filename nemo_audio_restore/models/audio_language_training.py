@@ -64,6 +64,10 @@ class QuestionTrainingMixin:
             self._train_place = place
         return self._train_dl
 
+    def setup_optimizer_param_groups(self) -> None:
+        """Gives NeMo what learns, so that neither optimizer nor EMA hold anything for frozen parts."""
+        self._optimizer_param_groups = [{'params': [p for p in self.parameters() if p.requires_grad]}]
+
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch of :class:`QuestionDataset`."""
         loss = answer_loss(self._logits(batch), batch['labels'])

@@ -17,7 +17,7 @@ from nemo_audio_restore.models.blocks import ConfigError, build
 from nemo_audio_restore.models.latent_diffusion_autoencoder import FrozenAutoencoder, with_its_own_block
 from nemo_audio_restore.models.latent_diffusion_data import CaptionDataMixin
 from nemo_audio_restore.models.latent_diffusion_import import imported_config, read_stable_audio
-from nemo_audio_restore.models.latent_diffusion_lora import LoraMixin
+from nemo_audio_restore.models.latent_diffusion_lora import LatentLoraMixin
 from nemo_audio_restore.models.latent_diffusion_sampling import StepNoise, sample_latents, with_choices
 from nemo_audio_restore.models.latent_diffusion_text import FrozenText, portable_source
 from nemo_audio_restore.models.latent_diffusion_training import LatentDiffusionTrainingMixin
@@ -32,7 +32,9 @@ from nemo_audio_restore.processes.item_noise import noise_from_each
 _OBJECTIVES: dict[str, type[DiffusionProcess]] = {'v': VDiffusion, 'rectified_flow': RectifiedFlow}
 
 
-class LatentDiffusionModel(GenerationMixin, LoraMixin, LatentDiffusionTrainingMixin, CaptionDataMixin, BaseModel):
+class LatentDiffusionModel(
+    GenerationMixin, LatentLoraMixin, LatentDiffusionTrainingMixin, CaptionDataMixin, BaseModel
+):
     """Generates audio from a text and a length: the Stable Audio family.
 
     Config blocks, each named like the attribute that it builds:

@@ -41,7 +41,8 @@ def adapted_layers(network: nn.Module, *, feed_forward: bool) -> list[str]:
     """Names of the linear layers of attention, and perhaps of feed-forwards.
 
     Args:
-        network: :class:`LatentUNet` or :class:`LatentTransformer`, without adapters.
+        network: :class:`LatentUNet`, :class:`LatentTransformer` or a language model of `transformers`, without
+            adapters.
         feed_forward: whether those layers count.
 
     Returns:
@@ -51,7 +52,7 @@ def adapted_layers(network: nn.Module, *, feed_forward: bool) -> list[str]:
     for name, module in network.named_modules():
         path = name.split('.')
         attends = any('attn' in part or 'attention' in part for part in path)
-        if isinstance(module, nn.Linear) and (attends or feed_forward and {'ff', 'feed_forward'} & set(path)):
+        if isinstance(module, nn.Linear) and (attends or feed_forward and {'ff', 'feed_forward', 'mlp'} & set(path)):
             names.append(name)
     return names
 
@@ -92,7 +93,7 @@ def set_adapter_strength(network: nn.Module, strength: float) -> None:
         network: with adapters.
         strength: 0 is the network without them, 1 as they were trained; more exaggerates, less than 0 avoids.
     """
-    for _, layer in _adapters(network):
+    for _, layer in adapter_layers(network):
         layer.set_scale(_ADAPTER, strength)
 
 
@@ -102,7 +103,7 @@ def merge_adapters(network: nn.Module) -> None:
     Args:
         network: changed in place; afterwards all of it can be trained again.
     """
-    for name, layer in _adapters(network):
+    for name, layer in adapter_layers(network):
         layer.merge()
         parent, _, last = name.rpartition('.')
         setattr(network.get_submodule(parent), last, layer.get_base_layer())
@@ -148,7 +149,18 @@ def with_adapter_names(network: nn.Module, state: dict[str, Tensor], *, prefix: 
     return {**{plain.get(name, name): tensor for name, tensor in state.items()}, **adapters}
 
 
-def _adapters(network: nn.Module) -> list[tuple[str, 'LoraLayer']]:
+def adapter_layers(network: nn.Module) -> list[tuple[str, 'LoraLayer']]:
+    """The layers that have adapters.
+
+    Args:
+        network: with adapters.
+
+    Returns:
+        Dotted name and layer of each.
+
+    Raises:
+        ValueError: there are none.
+    """
     from peft.tuners.lora import LoraLayer
 
     found = [(name, module) for name, module in network.named_modules() if isinstance(module, LoraLayer)]

@@ -18,38 +18,22 @@ from nemo_audio_restore.models.audio_language import AudioLanguageModel
 from nemo_audio_restore.models.blocks import ConfigError
 from nemo_audio_restore.models.text_decoding import TextSettings
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / 'checkpoints'))
+from audio_language_stand_in import (  # noqa: E402
+    CLIPS,
+    QUESTIONS,
+    RATE,
+    WORDS,
+    config_of,
+    finite,
+    save_language_model,
+    tone,
+)
 from flamingo_release import language_config, released, write  # noqa: E402
 
 CONF = Path(__file__).parents[2] / 'conf'
-RATE = 16000
 SHORT = TextSettings(max_new_tokens=5)
-WORDS = ['<unk>', '<|endoftext|>', *'what is it a dog cat or two do you hear describe the (a) (b)'.split()]
-
-
-def save_language_model(folder, words=WORDS):
-    """Configuration and tokenizer, as of a language model without the special tokens."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token='<unk>'))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token='<|endoftext|>', unk_token='<unk>')
-    made.save_pretrained(folder)
-    config = language_config()
-    config.vocab_size = len(words)
-    config.save_pretrained(folder)
-    return folder
-
-
-def finite(tensors):
-    """A release whose statistics of normalisation are possible, and whose gates are open."""
-    for name, tensor in tensors.items():
-        if name.endswith('running_var'):
-            tensors[name] = tensor.abs() + 0.5
-        elif tensor.is_floating_point() and tensor.ndim > 1:
-            tensors[name] = tensor * 0.3
-    return tensors
 
 
 @pytest.fixture(scope='module')
@@ -62,14 +46,6 @@ def folders(tmp_path_factory):
 def model(folders):
     release, language = folders
     return AudioLanguageModel.from_audio_flamingo2(release, language_model=language)
-
-
-def tone(seconds, hz=440.0):
-    return 0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE).astype(np.float32)
-
-
-CLIPS = [tone(1.0), tone(11.0, 300.0)]
-QUESTIONS = ['what is it', 'do you hear a dog or two']
 
 
 @pytest.mark.parametrize('questions', [QUESTIONS, QUESTIONS[1:] * 2])
@@ -202,11 +178,6 @@ def test_language_model_of_another_size_is_refused(folders, tmp_path):
         AudioLanguageModel.from_audio_flamingo2(folders[0], language_model=tmp_path / 'words')
     with pytest.raises(FileNotFoundError, match='no language model is described at'):
         AudioLanguageModel.from_audio_flamingo2(folders[0], language_model=tmp_path / 'nothing')
-
-
-def config_of(model, **changes):
-    config = OmegaConf.to_container(model.cfg)
-    return OmegaConf.create({**config, **changes})
 
 
 def test_encoder_of_whisper_hears_as_well(model):
