@@ -171,14 +171,14 @@ def decibels(levels: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(levels)).float() * STEP_DB + FLOOR_DB
 
 
-def roughened(levels: Tensor, rng: np.random.Generator, *, mask: bool) -> Tensor:
+def roughened(levels: Tensor, rng: np.random.Generator, *, masked: Sequence[bool]) -> Tensor:
     """Decibels (B, F, N) as other microphones, rooms and kits would give: tilted, noisy, partly masked.
 
     Source: masks of SpecAugment (arXiv 1904.08779), section 2.
     """
     _, bands, frames = levels.shape
     levels = levels.clone()
-    for item in levels:
+    for item, mask in zip(levels, masked, strict=True):
         curve = np.interp(np.arange(bands), np.linspace(0, bands - 1, 5), rng.normal(0, 4, 5))
         item += torch.from_numpy(curve).float()[:, None]
         if rng.random() < 0.5:
@@ -235,10 +235,9 @@ class FactStage:
             # What is counted or ordered is whole in the first window.
             window = 0 if task in ('count', 'order') else rng.integers(len(one.levels))
             levels.append(one.levels[window])
-        rough = roughened(decibels(levels), rng, mask=False)
-        free = [index for index, (task, _) in enumerate(drawn) if task not in ('count', 'order')]
-        if free:
-            rough[free] = roughened(decibels([levels[index] for index in free]), rng, mask=True)
+        # What happens once must not be masked.
+        masked = [task not in ('count', 'order') for task, _ in drawn]
+        rough = roughened(decibels(levels), rng, masked=masked)
         told = self.listener.told(self.listener.audio_tower.log_mel.relative(rough))
         losses = []
         for fact, logits in told.items():
@@ -457,7 +456,10 @@ def train(options: argparse.Namespace) -> None:
     if config['language_model']['weights'] != PACKAGED:
         raise SystemExit(f'this trainer knows {PACKAGED} alone; train.py trains with any language model')
     listening = build(config['listening'], Listening)
-    run = Run(Listener(config, config['language_model']['config']['hidden_size']), options.out)
+    run = Run(
+        Listener(config, config['language_model']['config']['hidden_size']).to(memory_format=torch.channels_last),
+        options.out,
+    )
     sets, audio = {}, {}
     for split in ('train', 'validation'):
         questions, cuts = read_manifest(options.data / f'{split}.jsonl.gz')

@@ -52,6 +52,7 @@ _OTHER_VOICES = ('ktuberling', 'klettres')
 _TEST_SHARE = 7
 _SPEECH_S = 5.0
 _MOST_TAKES = 110
+_SILENT = 0.01
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def instrument_recordings(
             f'instrument-{font.name}-{int(row.drums)}{row.program:03d}-{seed}-{index}' for index in range(len(phrases))
         ]
         _render(phrases, names, soundfont, folder, program=row.program, drums=row.drums)
-        for name in names:
+        for name in filter(lambda name: _sounds(folder / f'{name}.flac'), names):
             split = 'test' if font == TESTED_FONT else 'validation' if stable_hash(name) % 20 == 0 else 'train'
             facts = (Fact('instrument', row.family),)
             yield Known(name, split, facts, f'a solo of {row.family}', font.name, f'{font.licence} ({font.name})')
@@ -321,6 +322,11 @@ def _render(
         rendered = render_together(phrases, soundfont, program=program, drums=drums)
         for name, (audio, rate) in zip(names, rendered, strict=True):
             save_recording(name, audio, rate, folder)
+
+
+def _sounds(path: Path) -> bool:
+    """Not so where a soundfont has no sample for the notes of a phrase."""
+    return bool(np.abs(read_mono(path)[0]).max() > _SILENT)
 
 
 def _at_rate(audio: np.ndarray, rate: int) -> np.ndarray:

@@ -41,6 +41,8 @@ class QuestionFormat:
         end_token: behind the answer.
         padding_token: fills up the texts of a batch.
         lower_case: write everything in lower case, as the published models were trained.
+        lettered_answers: among options, the answer begins with its letter, as the published models were trained;
+            without, it is the option alone, which asks less of a small language model.
         max_tokens: of question and answer together; longer texts are cut, with a warning.
     """
 
@@ -49,7 +51,12 @@ class QuestionFormat:
     end_token: str = '<|endofchunk|>'
     padding_token: str = '<|PAD_TOKEN|>'
     lower_case: bool = True
+    lettered_answers: bool = True
     max_tokens: int = 512
+
+    def option_answer(self, option: str, index: int) -> str:
+        """The answer that chooses an option by its place in the list."""
+        return lettered(option, index) if self.lettered_answers else option
 
     def tokens(self) -> tuple[str, str, str, str]:
         """The special tokens, in the order in which the published models added them to Qwen2.5's tokenizer."""

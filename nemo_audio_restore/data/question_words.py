@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nemo_audio_restore.data.question_text import lettered, with_options
+from nemo_audio_restore.data.question_text import with_options
 
 FORMS = ('words', 'yes or no', 'options')
 NUM_OPTIONS = 4
@@ -189,7 +189,7 @@ def ask_about(
     drawn = random.Random(f'{task}/{label}/{generator.randrange(_LISTS)}')
     options = distractors(task, label, present=present, generator=drawn)
     options.insert(drawn.randrange(len(options) + 1), label)
-    return Asked(with_options(text, options), lettered(label, options.index(label)), form, tuple(options))
+    return Asked(with_options(text, options), label, form, tuple(options))
 
 
 def distractors(task: str, label: str, *, present: Sequence[str] = (), generator: random.Random) -> list[str]:

@@ -9,7 +9,6 @@ from torch import Tensor
 from nemo_audio_restore.data.question_text import (
     QuestionError,
     QuestionTokenizer,
-    lettered,
     with_options,
 )
 from nemo_audio_restore.models.conversations import Conversation, Recording, hear, pair_up, read_conversation
@@ -174,7 +173,7 @@ class AnsweringMixin:
         questions = [with_options(question, [options[index] for index in order]) for order in orders]
         asked = [self.questions.question(text) for text in questions]
         answers = [
-            [self.questions.answer(lettered(options[index], place)) for place, index in enumerate(order)]
+            [self.questions.answer(self.question_format.option_answer(options[index], place)) for place, index in enumerate(order)]
             for order in orders
         ]
         longest = max(len(row) + max(map(len, some)) for row, some in zip(asked, answers, strict=True))

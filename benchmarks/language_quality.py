@@ -1,0 +1,310 @@
+r"""Measures what the small audio-language model hears: accuracy of every task on held-out recordings, with baselines.
+
+    python examples/prepare_questions.py --captions captions --speech speech/train.jsonl.gz --out questions
+    python benchmarks/language_quality.py --data questions --model audio_flamingo2_small --json quality.json
+
+Questions are in words that were never trained. "Options" is the choice among up to four, every order of the list
+averaged as ``ask`` does it; "in words" means that every token of the right answer is the likeliest, so that greedy
+writing gives it. Beside both stand: the same model with the recordings of other items of the task ("text only"), the
+most frequent label, and a logistic regression on the tokens of the same tower, trained on the same recordings.
+Intervals are 95 %, from resampling items.
+"""
+
+import argparse
+import gzip
+import json
+import platform
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nemo_audio_restore.data.question_text import IGNORED, with_options
+from nemo_audio_restore.data.question_words import TASKS, distractors
+from nemo_audio_restore.evaluation.report import bootstrap_interval, markdown_table
+from nemo_audio_restore.models.audio_language import AudioLanguageModel
+from nemo_audio_restore.networks.split_decoder import split_decoder
+
+TEXTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Item:
+    """A fact of a recording, to be asked about.
+
+    Attributes:
+        recording: its name.
+        path: its file.
+        task: of ``TASKS``.
+        label: what is true.
+        present: other labels in the recording.
+        part: which held-out material it belongs to.
+    """
+
+    recording: str
+    path: Path
+    task: str
+    label: str
+    present: tuple[str, ...]
+    part: str
+
+
+PARTS = {
+    ('instrument', False): 'other soundfont',
+    ('drum', False): 'other kits',
+    ('sound', False): 'other package',
+    ('sound', True): 'other sounds of the trained packages',
+    ('count', False): 'other kits',
+    ('order', False): 'other soundfont, kits, package',
+    ('order', True): 'other soundfont, kits, sounds',
+    ('tempo', False): 'other soundfont',
+    ('key', False): 'other soundfont',
+    ('language', False): 'other voices and package',
+    ('language', True): 'trained voices, other words',
+    ('kind', False): 'other packages',
+    ('kind', True): 'trained packages',
+}
+
+
+def read_items(manifest: Path) -> list[Item]:
+    """One item for every fact of every recording of a manifest."""
+    items = {}
+    with gzip.open(manifest, 'rt', encoding='utf-8') as lines:
+        for line in lines:
+            cut = json.loads(line)
+            custom, name = cut['custom'], cut['recording']['id']
+            if custom['task'] in TASKS:
+                items[name, custom['task']] = Item(
+                    recording=name,
+                    path=manifest.parent / cut['recording']['sources'][0]['source'],
+                    task=custom['task'],
+                    label=custom['label'],
+                    present=tuple(custom['present']),
+                    part=PARTS[custom['task'], custom['near']],
+                )
+    return list(items.values())
+
+
+def balanced(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many items of a task and part, the labels in turn."""
+    chosen = []
+    for key in dict.fromkeys((item.task, item.part) for item in items):
+        own = [item for item in items if (item.task, item.part) == key]
+        random.Random(str(key)).shuffle(own)
+        ranks: Counter[str] = Counter()
+        ranked = []
+        for item in own:
+            ranked.append((ranks[item.label], item))
+            ranks[item.label] += 1
+        chosen += [item for _, item in sorted(ranked, key=lambda pair: pair[0])][:most]
+    return chosen
+
+
+class Scorer:
+    """Likelihoods of answers; what text alone determines is computed once for every text."""
+
+    def __init__(self, model: AudioLanguageModel):
+        self.model = model.eval()
+        first = min(map(int, model.cross_attention.blocks))
+        self.decoder = split_decoder(model.language_model, first)
+        self.known: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+        self.heard: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def tokens(self, item: Item) -> tuple[Tensor, Tensor]:
+        """Features (1, W, N, D) and mask of a recording."""
+        if item.recording not in self.heard:
+            windows = self.model.listening.read(item.path)[None]
+            mask = torch.ones(windows.shape[:2], dtype=torch.bool)
+            self.heard[item.recording] = self.model.encode_audio(windows, mask).half(), mask
+        return self.heard[item.recording]
+
+    @torch.no_grad()
+    def answers(self, item: Item, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+        """Log-likelihood of answers to questions about a recording, and whether each would be written."""
+        missing = list(dict.fromkeys(pair for pair in pairs if pair not in self.known))
+        for start in range(0, len(missing), TEXTS_AT_ONCE):
+            some = missing[start : start + TEXTS_AT_ONCE]
+            text, labels = self.model.questions.pairs([pair[0] for pair in some], [pair[1] for pair in some])
+            hidden = self.decoder.texts(text.input_ids, text.attention_mask)
+            for pair, states, mask, row in zip(some, hidden, text.attention_mask, labels, strict=True):
+                self.known[pair] = states[: int(mask.sum())].half(), row[: int(mask.sum())]
+        rows = [self.known[pair] for pair in pairs]
+        hidden = nn.utils.rnn.pad_sequence([states for states, _ in rows], batch_first=True).float()
+        labels = nn.utils.rnn.pad_sequence([row for _, row in rows], batch_first=True, padding_value=IGNORED)
+        mask = (torch.arange(labels.shape[1]) < torch.tensor([len(row) for _, row in rows])[:, None]).long()
+        wanted = functional.pad(labels[:, 1:] != IGNORED, (0, 1))
+        features, window_mask = self.tokens(item)
+        with self.model.hearing(features.float(), window_mask):
+            logits = self.decoder.logits(hidden, mask, wanted)
+        right = labels[:, 1:][wanted[:, :-1]]
+        likelihoods = -functional.cross_entropy(logits, right, reduction='none')
+        sizes = wanted.sum(dim=1).tolist()
+        totals = torch.stack([part.sum() for part in likelihoods.split(sizes)])
+        written = torch.stack([part.all() for part in (logits.argmax(dim=1) == right).split(sizes)])
+        return totals, written
+
+    def chosen(self, question: str, options: Sequence[str], item: Item) -> str:
+        """The likeliest option, its probability averaged over every rotation of the list."""
+        count = len(options)
+        orders = [[(start + place) % count for place in range(count)] for start in range(count)]
+        pairs = [
+            (
+                with_options(question, [options[index] for index in order]),
+                self.model.question_format.option_answer(options[index], place),
+            )
+            for order in orders
+            for place, index in enumerate(order)
+        ]
+        totals, _ = self.answers(item, pairs)
+        sums = np.zeros(count)
+        for order, row in zip(orders, totals.double().view(count, count).softmax(dim=1).numpy(), strict=True):
+            sums[order] += row
+        return options[int(sums.argmax())]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an item: right or wrong in every way of asking."""
+
+    item: Item
+    options: bool
+    words: bool
+    yes_no: bool
+    options_shuffled: bool
+    words_shuffled: bool
+    yes_no_shuffled: bool
+    probe_options: bool = False
+    probe_words: bool = False
+
+
+def options_of(item: Item) -> list[str]:
+    """Right and wrong answers; the wrong ones depend on the label alone, and for two sounds are the other sound."""
+    generator = random.Random(f'{item.task}/{item.label}')
+    return sorted([item.label, *distractors(item.task, item.label, present=item.present, generator=generator)])
+
+
+def measured(scorer: Scorer, items: Sequence[Item]) -> list[Outcome]:
+    """Asks about every item, with its recording and with that of another item of its task and part."""
+    outcomes = []
+    for key in dict.fromkeys((item.task, item.part) for item in items):
+        own = [item for item in items if (item.task, item.part) == key]
+        others = random.Random(f'shuffle/{key}').sample(own, len(own))
+        for item, other in zip(own, others, strict=True):
+            results = []
+            task = TASKS[item.task]
+            options = options_of(item)
+            generator = random.Random(f'claim/{item.recording}/{item.task}')
+            true = generator.random() < 0.5
+            claimed = item.label if true else next(option for option in options if option != item.label)
+            for source in (item, other):
+                chosen = scorer.chosen(task.questions[-1], options, source)
+                pairs = [(task.questions[-1], item.label)]
+                pairs += [(task.claims[-1].format(claimed), answer) for answer in ('yes', 'no')]
+                totals, written = scorer.answers(source, pairs)
+                results += [chosen == item.label, bool(written[0]), bool(totals[1] > totals[2]) == true]
+            outcomes.append(Outcome(item, *results))
+        right = np.mean([outcome.options for outcome in outcomes if outcome.item in own])
+        print(f'{key[0]}, {key[1]}: {len(own)} items, {right:.3f}', flush=True)
+    return outcomes
+
+
+def pooled(features: Tensor) -> np.ndarray:
+    """Mean and maximum of all tokens, and the means of both halves of the first window: (4 D,)."""
+    tokens = features[0].flatten(0, 1).float()
+    first = features[0, 0].float()
+    half = len(first) // 2
+    parts = [tokens.mean(dim=0), tokens.amax(dim=0), first[:half].mean(dim=0), first[half:].mean(dim=0)]
+    return torch.cat(parts).numpy()
+
+
+def probed(scorer: Scorer, trained: Sequence[Item], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Adds what logistic regressions on the tower's tokens would have said."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    found = []
+    for task in dict.fromkeys(outcome.item.task for outcome in outcomes):
+        own = balanced([item for item in trained if item.task == task], 1200)
+        inputs = np.stack([pooled(scorer.tokens(item)[0]) for item in own])
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300, class_weight='balanced'))
+        probe.fit(inputs, [item.label for item in own])
+        classes = list(probe.classes_)
+        for outcome in (outcome for outcome in outcomes if outcome.item.task == task):
+            scores = probe.predict_proba(pooled(scorer.tokens(outcome.item)[0])[None])[0]
+            likely = dict(zip(classes, scores, strict=True))
+            best = max(options_of(outcome.item), key=lambda option: likely.get(option, 0.0))
+            right = outcome.item.label
+            found.append(
+                replace(outcome, probe_options=best == right, probe_words=max(likely, key=likely.get) == right)
+            )
+    return found
+
+
+def table(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
+    """The rows of the table: percentages."""
+    rows = []
+    for task, part in dict.fromkeys((outcome.item.task, outcome.item.part) for outcome in outcomes):
+        own = [outcome for outcome in outcomes if (outcome.item.task, outcome.item.part) == (task, part)]
+        share = {
+            name: round(100 * float(np.mean([getattr(outcome, name) for outcome in own])))
+            for name in Outcome.__dataclass_fields__
+            if name != 'item'
+        }
+        gains = [100.0 * (outcome.options - outcome.options_shuffled) for outcome in own]
+        gain, half = bootstrap_interval(gains, [outcome.item.recording for outcome in own])
+        labels = Counter(outcome.item.label for outcome in own)
+        rows.append(
+            {
+                'task': task,
+                'held out': part,
+                'items': len(own),
+                'options': share['options'],
+                'options, text only': share['options_shuffled'],
+                'gain': f'{gain:+.0f} ± {half:.0f}',
+                'options, chance': round(100 * float(np.mean([1 / len(options_of(one.item)) for one in own]))),
+                'options, probe': share['probe_options'],
+                'in words': share['words'],
+                'in words, text only': share['words_shuffled'],
+                'in words, majority': round(100 * max(labels.values()) / len(own)),
+                'in words, probe': share['probe_words'],
+                'yes or no': share['yes_no'],
+                'yes or no, text only': share['yes_no_shuffled'],
+            }
+        )
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, object]]:
+    """Measures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, required=True, help='folder of prepare_questions.py')
+    parser.add_argument('--model', default='audio_flamingo2_small', help='name or .nemo file')
+    parser.add_argument('--items', type=int, default=160, help='most of a task and part; default 160')
+    parser.add_argument('--tasks', nargs='+', choices=list(TASKS), default=list(TASKS))
+    parser.add_argument('--json', type=Path, help='also write the numbers here')
+    options = parser.parse_args(arguments)
+    model = AudioLanguageModel.from_pretrained(options.model)
+    items = [item for item in read_items(options.data / 'test.jsonl.gz') if item.task in options.tasks]
+    trained = [item for item in read_items(options.data / 'train.jsonl.gz') if item.task in options.tasks]
+    scorer = Scorer(model)
+    outcomes = probed(scorer, trained, measured(scorer, balanced(items, options.items)))
+    rows = table(outcomes)
+    print(markdown_table(rows))
+    print(
+        f'\n{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads'
+    )
+    if options.json is not None:
+        options.json.write_text(json.dumps(rows, indent=1), encoding='utf-8')
+    return rows
+
+
+if __name__ == '__main__':
+    main()
