@@ -172,8 +172,9 @@ class AnsweringMixin:
         orders = [[(start + place) % count for place in range(count)] for start in range(count)]
         questions = [with_options(question, [options[index] for index in order]) for order in orders]
         asked = [self.questions.question(text) for text in questions]
+        chosen = self.question_format.option_answer
         answers = [
-            [self.questions.answer(self.question_format.option_answer(options[index], place)) for place, index in enumerate(order)]
+            [self.questions.answer(chosen(options[index], place)) for place, index in enumerate(order)]
             for order in orders
         ]
         longest = max(len(row) + max(map(len, some)) for row, some in zip(asked, answers, strict=True))
