@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.fft import irfft, next_fast_len, rfft
 
 from nemo_audio_restore.evaluation.report import markdown_table
 from nemo_audio_restore.files.audio import probe
@@ -86,15 +87,17 @@ def gain_of(kind: str, frequency: np.ndarray, cutoff_hz: float) -> np.ndarray:
     return 0.5 - 0.5 * np.sin(np.clip((frequency - middle) / half_width, -1, 1) * np.pi / 2)
 
 
-def filtered(audio: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Applies a magnitude without phase to (C, T) samples."""
-    size = 2 * (len(gain) - 1)
-    return np.fft.irfft(np.fft.rfft(audio, size) * gain, size)[:, : audio.shape[1]].astype(np.float32)
+class Filters:
+    """Magnitudes without phase for one clip (C, T), whose spectrum is computed once."""
 
+    def __init__(self, audio: np.ndarray):
+        self.length, self.size = audio.shape[1], next_fast_len(audio.shape[1] + RATE, real=True)
+        self.spectrum = rfft(audio, self.size)
+        self.frequency = np.fft.rfftfreq(self.size, 1 / RATE)
 
-def grid(num_samples: int) -> np.ndarray:
-    """Frequencies in Hz at which :func:`filtered` wants its gain."""
-    return np.fft.rfftfreq(1 << (num_samples + RATE).bit_length(), 1 / RATE)
+    def __call__(self, gain: np.ndarray) -> np.ndarray:
+        """The clip times a gain at each of ``frequency``."""
+        return irfft(self.spectrum * gain.astype(np.float32), self.size)[:, : self.length].astype(np.float32)
 
 
 def mp3(audio: np.ndarray, kbits: int) -> np.ndarray:
@@ -136,13 +139,13 @@ def random_cutoff(bandwidth_hz: float, rng: np.random.Generator) -> float:
 
 def damaged(audio: np.ndarray, bandwidth_hz: float, count: int, rng: np.random.Generator) -> Iterator[Case]:
     """Draws cases from one clip; their track and package are still empty."""
-    frequency = grid(audio.shape[1])
+    filters = Filters(audio)
     for index in range(count):
         kind = FILTERS[index % len(FILTERS)]
         cutoff_hz = random_cutoff(bandwidth_hz, rng)
         kbits = int(rng.choice([0, 0, 0, *MP3_KBITS]))
         silence = float(rng.choice([0.0, 0.25, 0.5]))
-        result = filtered(audio, gain_of(kind, frequency, cutoff_hz))
+        result = filters(gain_of(kind, filters.frequency, cutoff_hz))
         result = faded(result) if rng.random() < 0.25 else result
         result = with_silence(result, silence, rng) if silence else result
         if kbits:
@@ -158,8 +161,8 @@ def damaged(audio: np.ndarray, bandwidth_hz: float, count: int, rng: np.random.G
         yield Case('', '', 'MP3 only', kbits, silence, lost_hz, coded)
     for slope in (0, 6, 12) if bandwidth_hz >= FULL_BAND_SOURCE_HZ else ():
         silence = float(rng.choice([0.0, 0.25, 0.5]))
-        tilt = np.maximum(frequency / 500, 1) ** (-slope / 6.02)
-        result = with_silence(filtered(audio, tilt), silence, rng)
+        tilt = np.maximum(filters.frequency / 500, 1) ** (-slope / 6.02)
+        result = with_silence(filters(tilt), silence, rng)
         if rng.random() < 0.5:
             dither = rng.triangular(-1, 0, 1, result.shape)
             result = (np.round(result * 32768 + dither) / 32768).astype(np.float32)
@@ -168,10 +171,10 @@ def damaged(audio: np.ndarray, bandwidth_hz: float, count: int, rng: np.random.G
 
 def further(audio: np.ndarray, bandwidth_hz: float, rng: np.random.Generator) -> Iterator[Case]:
     """Draws the cases that count in tables of their own from one clip."""
-    frequency = grid(audio.shape[1])
+    filters = Filters(audio)
 
     def cut(kind: str, cutoff_hz: float) -> np.ndarray:
-        return filtered(audio, gain_of(kind, frequency, cutoff_hz))
+        return filters(gain_of(kind, filters.frequency, cutoff_hz))
 
     for kind in OTHER_FILTERS:
         cutoff_hz = random_cutoff(bandwidth_hz, rng)
