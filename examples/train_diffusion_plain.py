@@ -211,14 +211,19 @@ class Trained(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Every branch and the prediction begin at zero, and the condition with features of size one."""
+        """Every branch, the prediction and the summary begin at zero, the tokens of the condition at size one.
+
+        A summary of any size would at first be noise to all layers, and its embedding would die of getting rid of it.
+        """
         nn.init.zeros_(self.network.transformer.project_out.weight)
         for layer in self.network.transformer.layers:
             for branch in (layer.self_attn.to_out, layer.cross_attn.to_out, layer.ff.ff[2]):
                 nn.init.zeros_(branch.weight)
-        for embed in (self.network.to_cond_embed, self.network.to_global_embed):
-            for linear in (embed[0], embed[2]):
+        network = self.network
+        for embed in (network.to_cond_embed, network.to_global_embed, network.to_prepend_embed):
+            for linear in (embed[0], embed[2]) if embed is not None else ():
                 nn.init.kaiming_normal_(linear.weight)
+        nn.init.zeros_(network.to_global_embed[2].weight)
 
     def condition(self, batch: Batch) -> LatentCondition:
         """Of a batch."""
@@ -376,6 +381,9 @@ def train(options: argparse.Namespace) -> None:
             # One time from every part of the distribution: less noise in the gradient than from independent ones.
             share = (torch.arange(size) + torch.rand(size, generator=generator)) / size
             log_ratio = options.log_ratio_mean + options.log_ratio_std * torch.special.ndtri(share)
+            # In little noise the silence behind a clip is seen; only in much of it the condition has to be read.
+            ended = batch.seconds < 0.97 * window / store.latents_per_s
+            log_ratio = log_ratio + options.ending_log_ratio * ended
             noise = torch.randn(batch.clean.shape, generator=generator)
             kept = torch.rand(size, generator=generator) >= options.dropout
             loss = losses_of(model, process, batch, log_ratio, noise, kept).mean()
@@ -413,6 +421,7 @@ def options_of(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--dropout', type=float, default=0.1, help='share of clips without condition')
     parser.add_argument('--log-ratio-mean', type=float, default=0.2, help='of the training times: ln(sigma / alpha)')
     parser.add_argument('--log-ratio-std', type=float, default=1.1)
+    parser.add_argument('--ending-log-ratio', type=float, default=2.0, help='added where a clip ends in its window')
     parser.add_argument('--lr', type=float, default=0.004, help='of the matrices in the layers (Muon)')
     parser.add_argument('--lr-others', type=float, default=0.0006, help='of the rest (AdamW); 0.002 kills the length')
     parser.add_argument('--weight-decay', type=float, default=0.02)

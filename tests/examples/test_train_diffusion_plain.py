@@ -160,6 +160,7 @@ def test_recipe_options_change_the_run(trainer: ModuleType, tmp_path: Path):
             ('--cut-share', '1'),
             ('--log-ratio-mean', '2'),
             ('--log-ratio-std', '0.1'),
+            ('--ending-log-ratio', '0'),
             ('--lr', '0.1'),
             ('--lr-others', '0.1'),
             ('--gradient-clip', '1e-9'),
