@@ -1,23 +1,36 @@
 """``audio-restore ask`` and ``caption``: questions about recordings."""
 
+import contextlib
 import json
 import os
-import traceback
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nemo_audio_restore.apps import console, inputs, loading
+from nemo_audio_restore.apps.answer_files import AnswerFile, Record, Work, in_order
 
 if TYPE_CHECKING:
     from nemo_audio_restore.models.audio_language import AudioLanguageModel
+    from nemo_audio_restore.models.conversations import HeardRecording
+    from nemo_audio_restore.models.text_decoding import TextSettings
+
+DEFAULT_MODEL = 'audio_flamingo2_small'
 
 Model = Annotated[str, typer.Option('-m', '--model', help='Name, .nemo file, folder, or ORG/NAME on the Hub.')]
 Device = Annotated[str, typer.Option('-d', '--device', help='auto, cpu, cuda, cuda:N or mps.')]
 MaxTokens = Annotated[int, typer.Option(min=1, help='Longest answer, in tokens.')]
+BatchSize = Annotated[int, typer.Option('-b', '--batch-size', min=1, help='Files that are answered at once.')]
+AsJsonl = Annotated[bool, typer.Option('--jsonl', help='A line of JSON for every file.')]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        '-o', '--output', help='Write lines of JSON to this file; the same command goes on where a run was stopped.'
+    ),
+]
+Overwrite = Annotated[bool, typer.Option('--overwrite', help='Replace an existing output.')]
 Quiet = Annotated[bool, typer.Option('-q', '--quiet', help='Errors only.')]
 Verbose = Annotated[bool, typer.Option('-v', '--verbose', help='Full details of errors.')]
 
@@ -27,7 +40,7 @@ def ask(
         list[str],
         typer.Argument(metavar='IN... QUESTION', help='Audio files, folders or patterns; then the question.'),
     ],
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     option: Annotated[
         list[str] | None, typer.Option(help='A possible answer; repeat for each. The likeliest is chosen.')
     ] = None,
@@ -36,50 +49,49 @@ def ask(
         float, typer.Option(min=0.0, help='0 gives the likeliest words; 1 draws them as the model weighs them.')
     ] = 0.0,
     seed: Annotated[int, typer.Option(help='Of the draws.')] = 0,
-    as_jsonl: Annotated[bool, typer.Option('--jsonl', help='A line of JSON for every file.')] = False,
+    batch_size: BatchSize = 16,
+    as_jsonl: AsJsonl = False,
+    output: Output = None,
+    overwrite: Overwrite = False,
     device: Device = 'auto',
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Answers a question about recordings, in words or by choosing among options."""
     files, question = _files_and_question(sources)
-    options = option or None
-    if options is not None and temperature > 0:
+    if option and temperature > 0:
         raise _refused('--temperature is for answers in words; options are scored, nothing is drawn')
     listener = _loaded(model, device)
-    from nemo_audio_restore.data.question_text import QuestionError
     from nemo_audio_restore.models.text_decoding import TextSettings
 
     settings = TextSettings(max_new_tokens=max_tokens, temperature=temperature, seed=seed)
+    asked: Record = {'question': question, 'model': model}
+    if option:
+        asked |= {'options': option}
+    else:
+        asked |= {'max_tokens': max_tokens, 'temperature': temperature} | ({'seed': seed} if temperature else {})
 
-    def work(path: Path) -> dict[str, Any]:
-        stream = not (quiet or as_jsonl or len(files) > 1 or options)
-        if options is not None:
-            answer = listener.ask(path, question, options)
-            return {'answer': answer.text, 'probabilities': answer.probabilities}
+    def answer(heard: Sequence['HeardRecording']) -> list[Record]:
+        if option:
+            chosen = [listener.ask(recording, question, option) for recording in heard]
+            return [{'answer': choice.text, 'probabilities': choice.probabilities} for choice in chosen]
         # One file: words appear as they are written.
-        said = listener.generate(
-            prompts=[question],
-            audios=[path],
-            settings=settings,
-            on_text=(lambda item, piece: console.say_piece(piece)) if stream else None,
-        )
-        if stream:
-            console.say('')
-        return {'answer': said[0]}
+        watched = len(files) == 1 and not (quiet or as_jsonl or output)
+        return [{'answer': text} for text in _written(listener, question, heard, settings, watched=watched)]
 
-    try:
-        _run(files, work, head={'question': question}, as_jsonl=as_jsonl, quiet=quiet, verbose=verbose)
-    except QuestionError as error:
-        raise _refused(str(error)) from error
+    work = Work(listener.listen, answer, asked, batch_size, verbose)
+    _run(files, work, output=output, overwrite=overwrite, as_jsonl=as_jsonl, quiet=quiet)
 
 
 def caption(
     sources: Annotated[list[str], typer.Argument(metavar='IN...', help='Audio files, folders, or patterns.')],
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     prompt: Annotated[str | None, typer.Option(help='What the model is asked to do; default: describe.')] = None,
     max_tokens: MaxTokens = 256,
-    as_jsonl: Annotated[bool, typer.Option('--jsonl', help='A line of JSON for every file.')] = False,
+    batch_size: BatchSize = 16,
+    as_jsonl: AsJsonl = False,
+    output: Output = None,
+    overwrite: Overwrite = False,
     device: Device = 'auto',
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -87,71 +99,83 @@ def caption(
     """Describes recordings."""
     files = _files(sources)
     listener = _loaded(model, device)
-    from nemo_audio_restore.data.question_text import QuestionError
     from nemo_audio_restore.models.audio_language_answers import CAPTION_PROMPT
     from nemo_audio_restore.models.text_decoding import TextSettings
 
     settings = TextSettings(max_new_tokens=max_tokens)
+    wanted = CAPTION_PROMPT if prompt is None else prompt
 
-    def work(path: Path) -> dict[str, Any]:
-        text = listener.caption(path, prompt=CAPTION_PROMPT if prompt is None else prompt, settings=settings)
-        return {'caption': text}
+    def answer(heard: Sequence['HeardRecording']) -> list[Record]:
+        return [{'caption': text} for text in _written(listener, wanted, heard, settings, watched=False)]
 
-    try:
-        _run(files, work, head={}, as_jsonl=as_jsonl, quiet=quiet, verbose=verbose)
-    except QuestionError as error:
-        raise _refused(str(error)) from error
+    asked = {'prompt': wanted, 'model': model, 'max_tokens': max_tokens}
+    work = Work(listener.listen, answer, asked, batch_size, verbose)
+    _run(files, work, output=output, overwrite=overwrite, as_jsonl=as_jsonl, quiet=quiet)
+
+
+def _written(
+    listener: 'AudioLanguageModel',
+    question: str,
+    heard: Sequence['HeardRecording'],
+    settings: 'TextSettings',
+    *,
+    watched: bool,
+) -> list[str]:
+    texts = listener.generate(
+        prompts=[question] * len(heard),
+        audios=list(heard),
+        settings=settings,
+        on_text=(lambda item, piece: console.say_piece(piece)) if watched else None,
+    )
+    if watched:
+        console.say('')
+    return texts
 
 
 def _run(
-    files: Sequence[Path],
-    work: Callable[[Path], dict[str, Any]],
-    *,
-    head: dict[str, Any],
-    as_jsonl: bool,
-    quiet: bool,
-    verbose: bool,
+    files: Sequence[Path], work: Work, *, output: Path | None, overwrite: bool, as_jsonl: bool, quiet: bool
 ) -> None:
-    """Works on each file and prints what comes of it; ends with 1 if any failed, else 0."""
-    from nemo_audio_restore.data.listening import InputWarning, NothingToHearError
+    """Works on the files and says what comes of it; ends with 1 if any failed, else 0."""
     from nemo_audio_restore.data.question_text import QuestionError
-    from nemo_audio_restore.files.audio import AudioFileError
 
-    failed = []
-    with console.progress(Path(f'{len(files)} files'), quiet=quiet or len(files) == 1) as on_progress:
-        for done, path in enumerate(files):
-            record: dict[str, Any] = {'audio': str(path), **head}
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter('always', InputWarning)
-                try:
-                    record |= work(path)
-                except QuestionError:
-                    raise
-                except (AudioFileError, NothingToHearError) as error:
-                    record['error'] = str(error)
-                except Exception as error:
-                    # One bad file must not end a folder of a thousand; the details are one option away.
-                    if verbose:
-                        console.say(traceback.format_exc())
-                    record['error'] = f'{path}: {type(error).__name__}: {error} (-v shows the details)'
-            notes = [str(warning.message) for warning in caught if issubclass(warning.category, InputWarning)]
-            if notes:
-                record['warnings'] = notes
-            _report(record, as_jsonl=as_jsonl, several=len(files) > 1, quiet=quiet)
-            if 'error' in record:
-                failed.append(record['error'])
-            on_progress(done + 1, len(files))
-    if failed and len(files) > 1:
-        console.say(f'{len(failed)} of {len(files)} files failed')
+    try:
+        kept = None if output is None else AnswerFile(output, work.asked, overwrite=overwrite)
+    except inputs.UsageError as error:
+        raise _refused(str(error)) from error
+    done = {} if kept is None else {str(path): kept.done[str(path)] for path in files if str(path) in kept.done}
+    if done and not quiet:
+        console.say(f'{len(done)} of {len(files)} files were answered by an earlier run')
+    fresh = work.records([path for path in files if str(path) not in done])
+    failed, several = 0, len(files) > 1
+    try:
+        with (
+            kept or contextlib.nullcontext(),
+            console.progress(Path(f'{len(files)} files'), quiet=quiet or not several) as on_progress,
+        ):
+            for count, (record, is_new) in enumerate(in_order(files, done, fresh), start=1):
+                _say_problems(record, quiet=quiet)
+                if kept is None:
+                    _show(record, as_jsonl=as_jsonl, several=several)
+                elif is_new:
+                    kept.write(record)
+                failed += 'error' in record
+                on_progress(count, len(files))
+    except QuestionError as error:
+        raise _refused(str(error)) from error
+    if failed and several:
+        console.say(f'{failed} of {len(files)} files failed')
     raise typer.Exit(1 if failed else 0)
 
 
-def _report(record: dict[str, Any], *, as_jsonl: bool, several: bool, quiet: bool) -> None:
+def _say_problems(record: Record, *, quiet: bool) -> None:
     for note in record.get('warnings', ()):
         if not quiet:
             console.say(f'warning: {note}')
     if 'error' in record:
         console.say(f'error: {record["error"]}')
+
+
+def _show(record: Record, *, as_jsonl: bool, several: bool) -> None:
     if as_jsonl:
         console.result(json.dumps(record, ensure_ascii=False))
         return
@@ -159,7 +183,8 @@ def _report(record: dict[str, Any], *, as_jsonl: bool, several: bool, quiet: boo
         return
     text = record.get('answer', record.get('caption'))
     console.result(f'{record["audio"]}: {text}' if several else text)
-    for option, probability in (record.get('probabilities') or {}).items():
+    probabilities: dict[str, Any] = record.get('probabilities') or {}
+    for option, probability in probabilities.items():
         console.result(f'  {probability:.3f} {option}')
 
 
@@ -187,35 +212,9 @@ def _files(sources: Sequence[str]) -> list[Path]:
 
 def _loaded(model: str, device: str) -> 'AudioLanguageModel':
     try:
-        return load_listener(model, device)
+        return loading.load_listener(model, device)
     except inputs.UsageError as error:
         raise _refused(str(error)) from error
-
-
-def load_listener(name: str, device: str) -> 'AudioLanguageModel':
-    """An audio-language model in evaluation mode on a device.
-
-    Args:
-        name: of a registered model, a ``.nemo`` file, an unpacked folder, or ORG/NAME on the Hub.
-        device: auto, cpu, cuda, cuda:N or mps.
-
-    Returns:
-        The model.
-
-    Raises:
-        UsageError: there is no such model or device, or the model has no tokenizer.
-    """
-    where = loading.find_device(device)
-    from nemo_audio_restore._nemo import logging
-    from nemo_audio_restore.models.audio_language import AudioLanguageModel
-
-    logging.setLevel(logging.ERROR)
-    try:
-        model = AudioLanguageModel.from_pretrained(name)
-        _ = model.questions  # a model without words cannot be asked
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise inputs.UsageError(f'the model {name} cannot be loaded: {error}') from error
-    return model.to(where).eval()
 
 
 def _refused(message: str) -> typer.Exit:

@@ -100,7 +100,7 @@ def _loaded(model_class: type[_Model], name: str, device: str, *, kind: str = 'm
     logging.setLevel(logging.ERROR)  # a program's user has no use for NeMo's own report of what it loaded
     try:
         model = model_class.from_pretrained(name)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
         raise UsageError(f'the {kind} {name} cannot be loaded: {error}') from error
     return model.to(device).eval()
 
@@ -129,12 +129,17 @@ def load_listener(name: str, device: str) -> 'AudioLanguageModel':
         The model.
 
     Raises:
-        UsageError: there is no such model or device.
+        UsageError: there is no such model or device, its language model is not installed, or it has no tokenizer.
     """
     where = find_device(device)
     from nemo_audio_restore.models.audio_language import AudioLanguageModel
 
-    return _loaded(AudioLanguageModel, name, where)
+    model = _loaded(AudioLanguageModel, name, where)
+    try:
+        _ = model.questions  # a model without words cannot be asked
+    except ValueError as error:
+        raise UsageError(f'the model {name} cannot be asked: {error}') from error
+    return model
 
 
 def identify_generator(name: str, device: str) -> 'ModelIdentity':

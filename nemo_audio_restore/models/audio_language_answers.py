@@ -11,7 +11,14 @@ from nemo_audio_restore.data.question_text import (
     QuestionTokenizer,
     with_options,
 )
-from nemo_audio_restore.models.conversations import Conversation, Recording, hear, pair_up, read_conversation
+from nemo_audio_restore.models.conversations import (
+    Conversation,
+    HeardRecording,
+    Recording,
+    hear,
+    pair_up,
+    read_conversation,
+)
 from nemo_audio_restore.models.text_decoding import (
     TextSettings,
     answer_log_likelihoods,
@@ -38,7 +45,23 @@ class Answer:
 
 
 class AnsweringMixin:
-    """``generate``, ``ask`` and ``caption`` of an audio-language model."""
+    """``listen``, ``generate``, ``ask`` and ``caption`` of an audio-language model."""
+
+    def listen(self, recording: Recording, *, sample_rate: int | None = None) -> HeardRecording:
+        """Prepares a recording, which may then be asked about like a file.
+
+        Args:
+            recording: a file, or (T,) or (C, T) samples.
+            sample_rate: of an array, in Hz; that of the model unless given.
+
+        Returns:
+            What the model hears of it.
+
+        Raises:
+            NothingToHearError: it holds no audio.
+            AudioFileError: the file cannot be read.
+        """
+        return HeardRecording(hear(self.listening, recording, sample_rate))
 
     @torch.no_grad()
     def generate(

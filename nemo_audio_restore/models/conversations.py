@@ -1,6 +1,7 @@
 """What a caller of an audio-language model may give: conversations, or prompts and recordings side by side."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,17 @@ from torch import Tensor
 from nemo_audio_restore.data.listening import Listening, NothingToHearError
 from nemo_audio_restore.data.question_text import QuestionError
 
-Recording = str | Path | np.ndarray | Tensor
-"""A file, or (T,) or (C, T) samples."""
+
+@dataclass(frozen=True)
+class HeardRecording:
+    """A recording that is prepared, to be asked about once or often."""
+
+    windows: Tensor
+    """(W, T), as :class:`Listening` prepares them."""
+
+
+Recording = str | Path | np.ndarray | Tensor | HeardRecording
+"""A file, (T,) or (C, T) samples, or what was prepared before."""
 Conversation = Sequence[Mapping[str, Any]]
 """Turns ``{'role': 'user', 'content': [{'type': 'text', 'text': ...}, {'type': 'audio', 'path': ...}]}``."""
 
@@ -93,6 +103,8 @@ def hear(listening: Listening, recording: Recording, sample_rate: int | None) ->
     Returns:
         (W, T).
     """
+    if isinstance(recording, HeardRecording):
+        return recording.windows
     if isinstance(recording, str | Path):
         return listening.read(recording)
     return listening.windows(recording, listening.sample_rate if sample_rate is None else sample_rate)

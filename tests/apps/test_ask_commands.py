@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from nemo_audio_restore.apps import commands_ask
+from nemo_audio_restore.apps import loading
 from nemo_audio_restore.apps.cli import app
 from nemo_audio_restore.data.listening import InputWarning
 from nemo_audio_restore.files.audio import read_audio
@@ -22,34 +22,33 @@ def run(*arguments):
 
 
 class StandIn:
-    """Answers with what it was asked, after reading the file; says that quiet files are silent."""
+    """Answers with what it was asked; says that quiet files are silent."""
 
     def __init__(self):
-        self.settings = None
+        self.settings, self.batches = None, []
+
+    def listen(self, path):
+        audio, _ = read_audio(path)
+        if not audio.any():
+            warnings.warn(f'{path} is silent', InputWarning, stacklevel=2)
+        return path.name
 
     def generate(self, *, prompts, audios, settings, on_text):
         self.settings = settings
-        audio, _ = read_audio(audios[0])
-        if not audio.any():
-            warnings.warn(f'{audios[0]} is silent', InputWarning, stacklevel=2)
-        text = f'answer to {prompts[0]}'
+        self.batches.append(audios)
         if on_text is not None:
             for piece in ('answer', f' to {prompts[0]}'):
                 on_text(0, piece)
-        return [text]
+        return [f'answer to {prompt}' for prompt in prompts]
 
     def ask(self, audio, question, options):
-        read_audio(audio)
         return Answer(options[0], {option: 1 / len(options) for option in options})
-
-    def caption(self, audio, *, prompt, settings):
-        return self.generate(prompts=[prompt], audios=[audio], settings=settings, on_text=None)[0]
 
 
 @pytest.fixture
 def listener(monkeypatch):
     made = StandIn()
-    monkeypatch.setattr(commands_ask, 'load_listener', lambda name, device: made)
+    monkeypatch.setattr(loading, 'load_listener', lambda name, device: made)
     return made
 
 
@@ -133,6 +132,102 @@ def test_file_that_does_not_exist_and_model_that_does_not_load(clip, listener, m
     def refuse(name, device):
         raise UsageError(f'the model {name} cannot be loaded: why')
 
-    monkeypatch.setattr(commands_ask, 'load_listener', refuse)
+    monkeypatch.setattr(loading, 'load_listener', refuse)
     done = run('ask', clip, 'Which?', '-m', 'x')
     assert done.exit_code == 2 and 'the model x cannot be loaded: why' in done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five files."""
+    (tmp_path / 'clips').mkdir()
+    for index in range(5):
+        soundfile.write(tmp_path / 'clips' / f'{index}.wav', 0.1 * np.ones(80, np.float32), 16000)
+    return tmp_path / 'clips'
+
+
+def test_files_of_a_folder_are_answered_in_batches(listener, folder):
+    done = run('ask', folder, 'Which?', '-m', 'x', '-b', 2)
+    assert [list(batch) for batch in listener.batches] == [['0.wav', '1.wav'], ['2.wav', '3.wav'], ['4.wav']]
+    assert done.stdout.splitlines() == [f'{folder}/{index}.wav: answer to Which?' for index in range(5)]
+    run('caption', folder, '-m', 'x')
+    assert len(listener.batches[-1]) == 5
+
+
+def test_a_batch_that_fails_is_answered_file_by_file(listener, folder, monkeypatch):
+    def choosy(*, prompts, audios, settings, on_text):
+        if '3.wav' in audios:
+            raise RuntimeError('boom')
+        return [f'heard {audio}' for audio in audios]
+
+    monkeypatch.setattr(listener, 'generate', choosy)
+    done = run('ask', folder, 'Which?', '-m', 'x')
+    assert done.exit_code == 1 and '1 of 5 files failed' in done.stderr
+    assert [line.split()[-1] for line in done.stdout.splitlines()] == ['0.wav', '1.wav', '2.wav', '4.wav']
+    assert '3.wav: RuntimeError: boom' in done.stderr
+
+
+def test_what_the_model_does_not_get_is_said_of_every_file(listener, folder, monkeypatch):
+    def warns(*, prompts, audios, settings, on_text):
+        warnings.warn('the question has 900 tokens; the model reads the first 510', InputWarning, stacklevel=2)
+        return list(audios)
+
+    monkeypatch.setattr(listener, 'generate', warns)
+    records = [json.loads(line) for line in run('ask', folder, 'W?', '-m', 'x', '--jsonl').stdout.splitlines()]
+    assert len(records) == 5 and all('the first 510' in record['warnings'][0] for record in records)
+
+
+def test_lines_of_json_appear_when_complete_and_a_stopped_run_goes_on(listener, folder, monkeypatch, tmp_path):
+    target, partial = tmp_path / 'answers.jsonl', tmp_path / '.answers.jsonl.partial'
+    plain = listener.generate
+
+    def stops(*, audios, **options):
+        if '2.wav' in audios:
+            raise KeyboardInterrupt
+        return plain(audios=audios, **options)
+
+    monkeypatch.setattr(listener, 'generate', stops)
+    stopped = run('ask', folder, 'Which?', '-m', 'x', '-b', 1, '-o', target)
+    assert stopped.exit_code != 0 and not target.exists()
+    assert len(partial.read_text().splitlines()) == 2
+    with partial.open('a') as file:
+        file.write('{"audio": "half a li')
+    monkeypatch.setattr(listener, 'generate', plain)
+    listener.batches.clear()
+    done = run('ask', folder, 'Which?', '-m', 'x', '-o', target)
+    assert done.exit_code == 0 and not partial.exists()
+    assert '2 of 5 files were answered by an earlier run' in done.stderr
+    assert [list(batch) for batch in listener.batches] == [['2.wav', '3.wav', '4.wav']]
+    records = [json.loads(line) for line in target.read_text().splitlines()]
+    assert sorted(record['audio'][-5:] for record in records) == [f'{index}.wav' for index in range(5)]
+    assert all(record['question'] == 'Which?' and record['answer'] == 'answer to Which?' for record in records)
+    again = run('ask', folder, 'Which?', '-m', 'x', '-o', target)
+    assert again.exit_code == 2 and 'allow it with --overwrite' in again.stderr
+    assert run('ask', folder, 'Which?', '-m', 'x', '-o', target, '--overwrite').exit_code == 0
+
+
+def test_answers_to_another_question_and_failures_are_not_taken_over(listener, folder, tmp_path):
+    target = tmp_path / 'answers.jsonl'
+    head = {'question': 'Which?', 'model': 'x', 'max_tokens': 256, 'temperature': 0.0}
+    lines = [
+        {'audio': f'{folder}/0.wav', **head, 'question': 'Other?', 'answer': 'old'},
+        {'audio': f'{folder}/1.wav', **head, 'error': 'boom'},
+        {'audio': f'{folder}/2.wav', **head, 'answer': 'old'},
+    ]
+    (tmp_path / '.answers.jsonl.partial').write_text('\n'.join(map(json.dumps, lines)) + '\n')
+    assert run('ask', folder, 'Which?', '-m', 'x', '-o', target).exit_code == 0
+    answers = {record['audio'][-5:]: record['answer'] for record in map(json.loads, target.read_text().splitlines())}
+    assert [name for name, text in answers.items() if text == 'old'] == ['2.wav'] and len(answers) == 5
+
+
+def test_output_in_a_folder_that_does_not_exist_is_refused(listener, clip, tmp_path):
+    done = run('caption', clip, '-m', 'x', '-o', tmp_path / 'none' / 'answers.jsonl')
+    assert done.exit_code == 2 and 'in a folder that exists' in done.stderr
+
+
+def test_the_small_model_is_asked_unless_another_is_named(monkeypatch, clip):
+    asked = []
+    monkeypatch.setattr(loading, 'load_listener', lambda name, device: asked.append(name) or StandIn())
+    run('ask', clip, 'Which?')
+    run('caption', clip)
+    assert asked == ['audio_flamingo2_small'] * 2
