@@ -33,7 +33,9 @@ class CaptionDataset(torch.utils.data.Dataset):
 
     An item is ``audio`` (B, C, T) float32 in [-1, 1]; ``audio_lens`` (B,) samples before the padding; ``captions``,
     B prompts; ``seconds_start`` (B,), where the crop begins in its recording, and ``seconds_total`` (B,), how long
-    that is; ``classes`` and ``tasks``, B texts from the custom fields, empty where there are none.
+    that is; ``classes`` and ``tasks``, B texts from the custom fields, empty where there are none; ``paraphrases`` and
+    ``altered``, B lists of texts from the custom fields of these names: captions that say the same, and captions in
+    which the order or the properties of what is heard were changed.
 
     Raises:
         ValueError: a number outside its range.
@@ -89,6 +91,8 @@ class CaptionDataset(torch.utils.data.Dataset):
             'seconds_total': torch.tensor([total for _, total in times], dtype=torch.float32),
             'classes': [str((cut.custom or {}).get('class', '')) for cut in cuts],
             'tasks': [str((cut.custom or {}).get('task', '')) for cut in cuts],
+            'paraphrases': [list((cut.custom or {}).get('paraphrases') or []) for cut in cuts],
+            'altered': [list((cut.custom or {}).get('altered') or []) for cut in cuts],
         }
 
     def _draw(self, cut: Cut, generator: torch.Generator) -> tuple[Cut, Tensor]:

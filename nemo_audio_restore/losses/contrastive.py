@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class ContrastiveLoss(nn.Module):
-    """Symmetric InfoNCE with a learned temperature: each recording is to find its text among a batch, and vice versa.
+class LearnedTemperature(nn.Module):
+    """The temperature of a contrastive loss, learned on a logarithmic scale.
 
     Args:
         temperature: at the start, positive.
@@ -17,7 +17,7 @@ class ContrastiveLoss(nn.Module):
     Raises:
         ValueError: the temperature is not positive, or its inverse is above ``max_scale``.
 
-    Source: CLAP (arXiv 2211.06687), equation 1; CLIP (arXiv 2103.00020), section 2.3 (temperature and its limit).
+    Source: CLIP (arXiv 2103.00020), section 2.3.
     """
 
     def __init__(self, *, temperature: float = 0.07, max_scale: float = 100.0):
@@ -34,6 +34,20 @@ class ContrastiveLoss(nn.Module):
         """The factor on similarities, the inverse of the temperature."""
         return self.log_scale.exp().clamp(max=self.max_scale)
 
+
+class ContrastiveLoss(LearnedTemperature):
+    """Symmetric InfoNCE with a learned temperature: each recording is to find its text among a batch, and vice versa.
+
+    Args:
+        temperature: at the start, positive.
+        max_scale: largest factor on the similarities that learning may reach, at least ``1 / temperature``.
+
+    Raises:
+        ValueError: the temperature is not positive, or its inverse is above ``max_scale``.
+
+    Source: CLAP (arXiv 2211.06687), equation 1; CLIP (arXiv 2103.00020), section 2.3 (temperature and its limit).
+    """
+
     def forward(self, audio: Tensor, text: Tensor, *, alike: Tensor | None = None) -> Tensor:
         """The loss of B pairs; always computed in float32.
 
@@ -49,11 +63,7 @@ class ContrastiveLoss(nn.Module):
         Raises:
             ValueError: fewer than two pairs, or shapes that do not agree.
         """
-        if audio.ndim != 2 or audio.shape != text.shape or len(audio) < 2:
-            raise ValueError(
-                f'a contrastive loss needs two or more pairs (B, E) and (B, E); got {tuple(audio.shape)} and '
-                f'{tuple(text.shape)}: use a larger batch_size'
-            )
+        checked_pairs(audio, text)
         pairs = torch.arange(len(audio), device=audio.device)
         with torch.autocast(audio.device.type, enabled=False):
             logits = self.scale.float() * (audio.float() @ text.float().T)
@@ -61,3 +71,20 @@ class ContrastiveLoss(nn.Module):
                 negatives_only = alike & ~torch.eye(len(audio), dtype=torch.bool, device=audio.device)
                 logits = logits.masked_fill(negatives_only, -torch.inf)
             return (functional.cross_entropy(logits, pairs) + functional.cross_entropy(logits.T, pairs)) / 2
+
+
+def checked_pairs(audio: Tensor, text: Tensor) -> None:
+    """Refuses what no contrast can be made of.
+
+    Args:
+        audio: (B, E) embeddings.
+        text: (B, E) embeddings.
+
+    Raises:
+        ValueError: fewer than two pairs, or shapes that do not agree.
+    """
+    if audio.ndim != 2 or audio.shape != text.shape or len(audio) < 2:
+        raise ValueError(
+            f'a contrastive loss needs two or more pairs (B, E) and (B, E); got {tuple(audio.shape)} and '
+            f'{tuple(text.shape)}: use a larger batch_size'
+        )

@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from nemo_audio_restore.checkpoints.clap import load_clap
 from nemo_audio_restore.evaluation.retrieval import text_audio_scores, zero_shot_accuracy
+from nemo_audio_restore.losses.composition_contrast import CaptionVariants, CompositionContrastLoss
 from nemo_audio_restore.losses.contrastive import ContrastiveLoss
 from nemo_audio_restore.models.base import BaseModel
 from nemo_audio_restore.models.blocks import ConfigError, build
@@ -36,7 +37,8 @@ class TextAudioModel(AudioDataMixin, BaseModel):
       ``sample_rate``, ``window_samples``, ``hear`` and ``embed_features``, see :class:`ConvolutionalAudioTower`
     - ``text_tower``: ``_target_`` and arguments of a network ``tower(prompts)`` to ``(B, E)`` with
       ``tokens(prompts)``, see :mod:`nemo_audio_restore.models.text_towers`
-    - ``loss``: arguments of :class:`ContrastiveLoss`
+    - ``loss``: arguments of :class:`ContrastiveLoss`; or with ``_target_`` those of :class:`CompositionContrastLoss`,
+      which learns from paraphrases and altered captions, see :class:`CaptionDataset`
     - for training: ``optim``, ``train_ds``, ``validation_ds``, ``card``
 
     Source: CLAP (arXiv 2211.06687); Stable Audio (arXiv 2402.04825), section 3.2.
@@ -233,7 +235,11 @@ class TextAudioModel(AudioDataMixin, BaseModel):
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
         """The contrastive loss of a batch; recordings with equal captions are no negatives of each other."""
         audio, text = self._embedded(batch)
-        loss = self.loss(audio, text, alike=_alike(batch['captions'], audio.device))
+        alike = _alike(batch['captions'], audio.device)
+        if isinstance(self.loss, CompositionContrastLoss):
+            loss = self.loss(audio, text, alike=alike, variants=self._variants(batch))
+        else:
+            loss = self.loss(audio, text, alike=alike)
         size = len(audio)
         self.log('train_loss', loss.detach(), prog_bar=True, batch_size=size)
         self.log('temperature', 1 / self.loss.scale.detach(), batch_size=size)
@@ -284,6 +290,22 @@ class TextAudioModel(AudioDataMixin, BaseModel):
             rows.append(filled_windows(row[: max(1, length)], self.window_samples, count=1, generator=generator)[0])
         audio = self.audio_tower(torch.stack(rows))
         return functional.normalize(audio, dim=-1), functional.normalize(self.text_tower(captions), dim=-1)
+
+    def _variants(self, batch: Mapping[str, Any]) -> CaptionVariants:
+        """Embeddings of paraphrases and of altered captions."""
+        rows = [*batch.get('paraphrases', ()), *batch.get('altered', ())]
+        texts = [text for row in rows for text in row]
+        if not texts:
+            raise ConfigError(
+                'the loss learns from paraphrases and altered captions, but the data have none: each cut needs the '
+                'custom fields paraphrases and altered, lists of texts'
+            )
+        found = functional.normalize(self.text_tower(texts), dim=-1)
+        filled = torch.nn.utils.rnn.pad_sequence(list(found.split([len(row) for row in rows])), batch_first=True)
+        counts = torch.tensor([len(row) for row in rows], device=found.device)
+        there = torch.arange(filled.shape[1], device=found.device) < counts[:, None]
+        half = len(rows) // 2
+        return CaptionVariants(filled[:half], there[:half], filled[half:], there[half:])
 
 
 def _alike(captions: Sequence[str], device: torch.device) -> Tensor:

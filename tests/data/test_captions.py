@@ -37,6 +37,14 @@ def test_a_whole_clip_starts_at_zero_and_lasts_its_seconds_rounded_up(tmp_path):
     assert (batch['classes'], batch['tasks']) == (['rock'] * 2, ['groove'] * 2)
 
 
+def test_other_wordings_come_from_the_custom_fields(tmp_path):
+    (first, second) = make_cuts(tmp_path, ramp(1.0), ramp(1.0))
+    first.custom = {**first.custom, 'paraphrases': ['rock that drives'], 'altered': ['rocking drive', 'slow rock']}
+    batch = CaptionDataset(sample_rate=RATE)[CutSet.from_cuts([first, second])]
+    assert batch['paraphrases'] == [['rock that drives'], []]
+    assert batch['altered'] == [['rocking drive', 'slow rock'], []]
+
+
 def test_the_start_says_where_the_crop_was_taken(tmp_path):
     cuts = make_cuts(tmp_path, ramp(8.0))
     exact = CaptionDataset(sample_rate=RATE, window_samples=RATE, whole_seconds=False, seed=3)

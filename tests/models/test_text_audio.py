@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -293,3 +294,34 @@ def test_training_tells_tones_apart(tokenizer, corpus, tmp_path):
 def test_data_without_captions_are_refused(model):
     with pytest.raises(ConfigError, match='no captions'):
         model._embedded({'audio': noise(1, 2), 'audio_lens': torch.tensor([RATE, RATE])})
+
+
+def test_altered_captions_are_learned_to_be_wrong(tokenizer):
+    torch.manual_seed(0)
+    loss = {'_target_': 'nemo_audio_restore.losses.composition_contrast.CompositionContrastLoss', 'temperature': 0.3}
+    model = TextAudioModel(OmegaConf.merge(config(tokenizer), {'loss': loss}))
+    batch = {
+        'audio': torch.stack([(0.4 * torch.arange(RATE)).sin(), noise(1)])[:, None],
+        'audio_lens': torch.tensor([RATE, RATE]),
+        'captions': ['low tone', 'high noise'],
+        'paraphrases': [['a low tone', 'the low tone'], ['a high noise']],
+        'altered': [['high tone'], ['low noise', 'noise of tone']],
+    }
+    model.log = lambda *args, **options: None
+    model.optimizers = lambda: SimpleNamespace(param_groups=[{'lr': 0.0}])
+    optimizer = torch.optim.Adam([*model.audio_tower.parameters(), *model.text_tower.parameters()], lr=3e-3)
+    losses = []
+    for _ in range(15):
+        found = model.training_step(batch, 0)
+        optimizer.zero_grad()
+        found.backward()
+        optimizer.step()
+        losses.append(float(found.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    with torch.no_grad():
+        texts = ['the low tone', 'high tone', 'a high noise', 'low noise']
+        audio = torch.nn.functional.normalize(model.audio_tower(batch['audio'][:, 0]), dim=-1)
+        cosines = audio @ torch.nn.functional.normalize(model.text_tower(texts), dim=-1).T
+    assert cosines[0, 0] > cosines[0, 1] and cosines[1, 2] > cosines[1, 3]
+    with pytest.raises(ConfigError, match='the data have none'):
+        model.training_step({**batch, 'paraphrases': [[], []], 'altered': [[], []]}, 0)
