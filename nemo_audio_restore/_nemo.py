@@ -117,12 +117,13 @@ def target_class(target: str) -> type:
     return _common.import_class_by_path(target)
 
 
-def load_safely(path: str | Path, *, map_location: torch.device | str = 'cpu') -> typing.Any:
+def load_safely(path: str | Path, *, map_location: torch.device | str = 'cpu', mapped: bool = False) -> typing.Any:
     """``torch.load`` that runs no code from the file, whatever the environment variables say.
 
     Args:
         path: of a ``.ckpt`` or ``.pt``.
         map_location: device of the tensors.
+        mapped: tensors on the CPU are pages of the file, read when they are needed; changes to them stay in memory.
 
     Returns:
         Tensors in plain containers.
@@ -131,7 +132,7 @@ def load_safely(path: str | Path, *, map_location: torch.device | str = 'cpu') -
         UnsafeFileError: the file holds pickled objects other than tensors and plain data, or is no such file.
     """
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise
     except Exception as error:

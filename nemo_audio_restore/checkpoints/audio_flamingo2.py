@@ -201,7 +201,7 @@ def fill_parts(released: ReleasedTensors, parts: FlamingoParts, *, dtype: torch.
         tensor = tensor if source.third is None else tensor.chunk(3)[source.third]
         rounded = tensor.is_floating_point() and name not in _EXACT
         _assign(network, name, tensor.to(dtype if rounded else tensor.dtype, copy=True))
-    _complete(parts.language_model)
+    complete(parts.language_model)
 
 
 def _problems(released: ReleasedTensors, sources: list[tuple[nn.Module, str, Source]]) -> Iterator[str]:
@@ -243,8 +243,12 @@ def _assign(network: nn.Module, name: str, tensor: Tensor) -> None:
         module._buffers[leaf] = tensor
 
 
-def _complete(language_model: nn.Module) -> None:
-    """Ties the embeddings again, and computes constants that are in no file."""
+def complete(language_model: nn.Module) -> None:
+    """Ties the embeddings again, and computes constants that are in no file.
+
+    Args:
+        language_model: of `transformers`, that was laid out on the meta device.
+    """
     if language_model.config.tie_word_embeddings:
         language_model.get_output_embeddings().weight = language_model.get_input_embeddings().weight
     decoder = language_model.get_decoder()

@@ -16,6 +16,7 @@ from nemo_audio_restore.data.listening import Listening
 from nemo_audio_restore.data.question_text import QuestionFormat, QuestionTokenizer
 from nemo_audio_restore.models.audio_language_answers import AnsweringMixin
 from nemo_audio_restore.models.audio_language_lora import LanguageLoraMixin
+from nemo_audio_restore.models.audio_language_memory import InPlaceMixin
 from nemo_audio_restore.models.audio_language_release import read_release
 from nemo_audio_restore.models.audio_language_training import PARTS, QuestionTrainingMixin, QuestionTrainingSettings
 from nemo_audio_restore.models.base import BaseModel
@@ -29,7 +30,7 @@ from nemo_audio_restore.networks.window_towers import HtsatTower
 _WINDOWS_AT_ONCE = 8
 
 
-class AudioLanguageModel(AnsweringMixin, LanguageLoraMixin, QuestionTrainingMixin, BaseModel):
+class AudioLanguageModel(AnsweringMixin, LanguageLoraMixin, QuestionTrainingMixin, InPlaceMixin, BaseModel):
     """Answers questions about recordings of up to minutes: audio tower, transform, and a language model that hears.
 
     Config blocks, each named like the attribute that it builds:

@@ -79,11 +79,24 @@ class BaseModel(ModelPT):
 
         NeMo's version hides the first error, tries a second time with the calling class and logs both.
         """
-        chosen = cls
-        if config.get('target'):
-            named = target_class(config['target'])
-            chosen = cls if issubclass(cls, named) else named
-        return chosen(cfg=config, trainer=trainer)
+        return cls._class_for(config)(cfg=config, trainer=trainer)
+
+    @classmethod
+    def without_memory(cls, config: DictConfig, trainer: Trainer | None = None) -> Self | None:
+        """Builds a large model whose weights are still undefined, to be filled with those of a file.
+
+        Args:
+            config: of the model.
+            trainer: for the model.
+
+        Returns:
+            The model, or None where it must be built as usual: small models, whose memory does not matter.
+        """
+        chosen = cls._class_for(config)
+        return None if chosen is cls else getattr(chosen, 'without_memory', lambda *args: None)(config, trainer)
+
+    def after_restoring_in_place(self) -> None:
+        """Mends what :meth:`without_memory` and tensors taken from the file in place of one's own have broken."""
 
     @classmethod
     def restore_from(
@@ -328,6 +341,14 @@ class BaseModel(ModelPT):
             tags=self.tags,
             facts=self.facts(),
         )
+
+    @classmethod
+    def _class_for(cls, config: Mapping[str, Any]) -> 'type[Self]':
+        """The class that a config names if it is a subclass of this one, else this one."""
+        if not config.get('target'):
+            return cls
+        named = target_class(config['target'])
+        return cls if issubclass(cls, named) else named
 
     def _collect(self, output: dict[str, Any], dataloader_idx: int) -> None:
         """Keeps what a validation step found, (value, number of items) by name, for the means of the epoch."""

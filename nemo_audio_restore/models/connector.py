@@ -35,6 +35,7 @@ class ModelFile(SaveRestoreConnector):
         super().__init__()
         self.half_precision = half_precision
         self.left_out = tuple(left_out)
+        self._in_place = False
 
     @classmethod
     def like(cls, connector: SaveRestoreConnector | None) -> 'ModelFile':
@@ -120,7 +121,7 @@ class ModelFile(SaveRestoreConnector):
             check_class(config, calling_cls, source=restore_path)
         with restore_flag_kept():
             return super().load_config_and_state_dict(
-                calling_cls,
+                _Builder(calling_cls, self, strict),
                 restore_path,
                 override_config_path,
                 map_location if map_location is not None else torch.device('cpu'),
@@ -133,16 +134,38 @@ class ModelFile(SaveRestoreConnector):
     def load_instance_with_state_dict(self, instance: ModelPT, state_dict: Mapping[str, Tensor], strict: bool) -> None:
         """Fills the model with the weights; half precision becomes float32 again."""
         with restore_flag_kept():
-            super().load_instance_with_state_dict(instance, state_dict, strict)
+            if not self._in_place:
+                super().load_instance_with_state_dict(instance, state_dict, strict)
+                return
+            whole = {name: x.float() if x.dtype == torch.float16 else x for name, x in state_dict.items()}
+            instance.load_state_dict(whole, strict=strict, assign=True)
+            instance.after_restoring_in_place()
+            instance._set_model_restore_state(is_being_restored=False)
 
-    @staticmethod
     def _load_state_dict_from_disk(
-        model_weights: str, map_location: torch.device | str | None = 'cpu'
+        self, model_weights: str, map_location: torch.device | str | None = 'cpu'
     ) -> dict[str, Tensor]:
-        state = load_safely(model_weights, map_location=map_location)
+        state = load_safely(model_weights, map_location=map_location, mapped=self._in_place)
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise UnsafeFileError(f'{Path(model_weights).name} holds something else than named tensors')
         return dict(state)
+
+
+class _Builder:
+    """Stands for a model class where NeMo builds the model that it fills: without memory of its own if possible."""
+
+    def __init__(self, model_class: type, connector: ModelFile, strict: bool):
+        self._class, self._connector, self._strict = model_class, connector, strict
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._class, name)
+
+    def from_config_dict(self, config: Any, trainer: Any = None) -> ModelPT:
+        # What is missing in the file would stay undefined, so a tolerant restore goes the usual way.
+        empty = getattr(self._class, 'without_memory', None)
+        made = empty(config, trainer) if self._strict and empty is not None else None
+        self._connector._in_place = made is not None
+        return self._class.from_config_dict(config=config, trainer=trainer) if made is None else made
 
 
 def without_modules(state_dict: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

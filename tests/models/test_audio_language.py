@@ -11,9 +11,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from nemo_audio_restore._nemo import load_safely
 from nemo_audio_restore.checkpoints.errors import CheckpointError
 from nemo_audio_restore.data.listening import InputWarning, NothingToHearError
 from nemo_audio_restore.data.question_text import QuestionError
+from nemo_audio_restore.models import connector
 from nemo_audio_restore.models.audio_language import AudioLanguageModel
 from nemo_audio_restore.models.blocks import ConfigError
 from nemo_audio_restore.models.text_decoding import TextSettings
@@ -166,6 +168,41 @@ def test_saved_model_answers_the_same(model, tmp_path):
     restored = AudioLanguageModel.restore_from(tmp_path / 'model.nemo')
     assert restored.listening.published_numerics and not restored.training
     assert restored.generate(prompts=QUESTIONS, audios=CLIPS, settings=SHORT) == expected
+
+
+def test_restored_weights_are_pages_of_the_file_and_no_copies(model, tmp_path, monkeypatch):
+    model.save_to(tmp_path / 'model.nemo')
+    loaded = []
+
+    def watched(*args, **options):
+        loaded.append((options['mapped'], load_safely(*args, **options)))
+        return loaded[-1][1]
+
+    monkeypatch.setattr(connector, 'load_safely', watched)
+    restored = AudioLanguageModel.restore_from(tmp_path / 'model.nemo')
+    ((mapped, state),) = loaded
+    assert mapped
+    assert all(tensor.data_ptr() == state[name].data_ptr() for name, tensor in restored.state_dict().items())
+    language = restored.language_model
+    assert language.lm_head.weight is language.model.embed_tokens.weight
+    with torch.no_grad():  # a file that is read only must not show through
+        restored.audio_transform.norm.weight.add_(1.0)
+    again = AudioLanguageModel.restore_from(tmp_path / 'model.nemo', strict=False)
+    assert not loaded[-1][0]
+    assert torch.equal(again.audio_transform.norm.weight, model.audio_transform.norm.weight)
+
+
+@pytest.mark.parametrize(('half', 'expected'), [(False, torch.bfloat16), (True, torch.float32)])
+def test_model_in_bfloat16_is_restored_so_and_a_file_of_halves_in_single_precision(folders, tmp_path, half, expected):
+    release, language = folders
+    dtype = torch.float32 if half else torch.bfloat16
+    small = AudioLanguageModel.from_audio_flamingo2(release, language_model=language, dtype=dtype)
+    said = small.generate(prompts=QUESTIONS, audios=CLIPS, settings=SHORT)
+    small.save_to(tmp_path / 'model.nemo', half_precision=half)
+    restored = AudioLanguageModel.restore_from(tmp_path / 'model.nemo')
+    assert restored.audio_transform.norm.weight.dtype == restored.language_model.dtype == expected
+    if not half:
+        assert restored.generate(prompts=QUESTIONS, audios=CLIPS, settings=SHORT) == said
 
 
 def test_language_model_of_another_size_is_refused(folders, tmp_path):
