@@ -1,11 +1,14 @@
 """Questions about recordings, in batches and one at a time, and the memory of a long recording, as markdown.
 
-    python benchmarks/ask.py                                   # the size of a laptop model, random weights
-    python benchmarks/ask.py --model audio_flamingo2.nemo --clips 16 --tokens 16
+    python benchmarks/ask.py                                    # the size of a laptop model, random weights
+    python benchmarks/ask.py --model audio_flamingo2_small      # a model by name or path
+    python benchmarks/ask.py --config audio_flamingo2_0.5b      # the size of a published one, random weights
+    python benchmarks/ask.py --restore audio_flamingo2_0.5b     # memory of restoring a .nemo file of that size
 
-Batches and single questions take turns; time is that of the processor, all threads together. Weights are random unless
-a model is named: they cost the same. Memory is what a process needs at its peak beyond what it had when the model was
-loaded, each length in a process of its own.
+Batches and single questions take turns; time is that of the processor, all threads together. Single questions are
+asked as in a batch, with a cache and with nothing computed twice; only the company is missing. Answers have a fixed
+number of tokens. Memory is what a process needs at its peak beyond what it had when the model was loaded, each length
+in a process of its own.
 """
 
 import argparse
@@ -13,8 +16,11 @@ import multiprocessing
 import platform
 import resource
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -23,27 +29,29 @@ from nemo_audio_restore.networks.audio_transform import AudioTransform
 from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLayers
 from nemo_audio_restore.networks.window_towers import HtsatTower
 
-VOCABULARY, NO_STOP, PADDING = 49152, -1, 0
-WINDOW_S = 10
+CONF = Path(__file__).parents[1] / 'conf'
+NO_STOP, PADDING = -1, 0
+WINDOWS_AT_ONCE = 8
 
 
+@dataclass
 class Listener:
     """Audio tower, transform and a language model that hears, as in AudioLanguageModel."""
 
-    def __init__(
-        self,
-        tower: torch.nn.Module,
-        transform: torch.nn.Module,
-        cross_attention: CrossAttentionLayers,
-        language_model: torch.nn.Module,
-    ):
-        self.tower, self.transform = tower, transform
-        self.cross_attention, self.language_model = cross_attention, language_model
+    tower: torch.nn.Module
+    transform: torch.nn.Module
+    cross_attention: CrossAttentionLayers
+    language_model: torch.nn.Module
+    window_s: float = 10.0
+
+    def __post_init__(self):
+        for part in (self.tower, self.transform, self.cross_attention, self.language_model):
+            part.eval()
 
     @torch.no_grad()
     def answer(self, windows: torch.Tensor, ids: torch.Tensor, tokens: int) -> list[list[int]]:
-        """Answers of exactly ``tokens`` tokens to questions (B, S) about recordings (B, W, T)."""
-        features = torch.cat([self.tower(some) for some in windows.flatten(0, 1).split(8)])
+        """Answers of exactly ``tokens`` tokens to questions (B, S), or to one (1, S), about recordings (B, W, T)."""
+        features = torch.cat([self.tower(some) for some in windows.flatten(0, 1).split(WINDOWS_AT_ONCE)])
         audio = features.unflatten(0, windows.shape[:2]).flatten(1, 2)
         mask = torch.ones(audio.shape[:2], dtype=torch.bool)
         with self.cross_attention.hearing(self.transform(audio, mask), mask):
@@ -54,7 +62,19 @@ class Listener:
                 stop_id=NO_STOP,
                 padding_id=PADDING,
                 settings=TextSettings(max_new_tokens=tokens),
+                copies=len(windows) // len(ids),
             )
+
+    def recordings(self, batch: int, windows: int) -> torch.Tensor:
+        """Noise (B, W, T)."""
+        generator = torch.Generator().manual_seed(0)
+        samples = round(self.window_s * self.tower.sample_rate)
+        return torch.randn(batch, windows, samples, generator=generator).clamp(-1, 1)
+
+    def questions(self, batch: int, words: int) -> torch.Tensor:
+        """Numbers of tokens (B, S)."""
+        generator = torch.Generator().manual_seed(1)
+        return torch.randint(self.language_model.config.vocab_size, (batch, words), generator=generator)
 
 
 def random_listener() -> Listener:
@@ -68,7 +88,7 @@ def random_listener() -> Listener:
     )
     language_model = AutoModelForCausalLM.from_config(
         LlamaConfig(
-            vocab_size=VOCABULARY,
+            vocab_size=49152,
             hidden_size=576,
             intermediate_size=1536,
             num_hidden_layers=30,
@@ -77,30 +97,27 @@ def random_listener() -> Listener:
             tie_word_embeddings=True,
         )
     )
-    return _ready(tower, transform, cross_attention, language_model)
+    cross_attention.attach(language_model)
+    return Listener(tower, transform, cross_attention, language_model)
 
 
-def named_listener(name: str) -> Listener:
-    """The networks of a model by name or path."""
+def configured_model(name: str) -> 'torch.nn.Module':
+    """A model with random weights, of the size that a file in conf/ describes."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
     from nemo_audio_restore import AudioLanguageModel
 
-    model = AudioLanguageModel.from_pretrained(name)
-    return Listener(model.audio_tower, model.audio_transform, model.cross_attention, model.language_model)
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose(name).model
+    return AudioLanguageModel(OmegaConf.merge(config, {'train_ds': None, 'validation_ds': None}))
 
 
-def _ready(
-    tower: torch.nn.Module,
-    transform: torch.nn.Module,
-    cross_attention: CrossAttentionLayers,
-    language_model: torch.nn.Module,
-) -> Listener:
-    cross_attention.attach(language_model)
-    return Listener(*(part.eval() for part in (tower, transform, cross_attention, language_model)))
-
-
-def noise(batch: int, windows: int, generator: torch.Generator) -> torch.Tensor:
-    """Recordings (B, W, T)."""
-    return torch.randn(batch, windows, WINDOW_S * 16000, generator=generator).clamp(-1, 1)
+def listener_of(model: 'torch.nn.Module') -> Listener:
+    """The networks of an AudioLanguageModel."""
+    return Listener(
+        model.audio_tower, model.audio_transform, model.cross_attention, model.language_model, model.listening.window_s
+    )
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -110,69 +127,124 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def compare(listener: Listener, *, clips: int, words: int, tokens: int, repeats: int) -> None:
+def compare(listener: Listener, *, clips: int, words: int, lengths: Sequence[int], repeats: int) -> None:
     """Prints clips per second of processor time, together and one at a time."""
-    generator = torch.Generator().manual_seed(0)
-    windows = noise(clips, 1, generator)
-    ids = torch.randint(VOCABULARY, (clips, words), generator=generator)
+    windows, ids = listener.recordings(clips, 1), listener.questions(clips, words)
 
-    def one_by_one() -> list[list[int]]:
-        rows = range(clips)
-        return [listener.answer(windows[row : row + 1], ids[row : row + 1], tokens)[0] for row in rows]
+    def one_by_one(asked: torch.Tensor, tokens: int) -> list[list[int]]:
+        return [listener.answer(windows[row : row + 1], asked[row : row + 1], tokens)[0] for row in range(clips)]
 
-    same = sum(a == b for a, b in zip(listener.answer(windows, ids, tokens), one_by_one(), strict=True))
-    times: dict[str, list[float]] = {'together': [], 'one at a time': []}
-    for _ in range(repeats):
-        times['together'].append(cpu_seconds(lambda: listener.answer(windows, ids, tokens)))
-        times['one at a time'].append(cpu_seconds(one_by_one))
-    print(f'| {clips} clips of {WINDOW_S} s, {words} + {tokens} tokens | clips/s of processor time | ratio |')
-    print('|---|---|---|')
-    base = statistics.median(times['one at a time'])
-    for name, values in times.items():
-        print(f'| {name} | {clips / statistics.median(values):.3f} | {base / statistics.median(values):.2f} |')
-    print(f'\n{same} of {clips} answers are the same token by token.\n')
+    print(f'{clips} clips of {listener.window_s:g} s, questions of {words} tokens\n')
+    print('| questions | tokens of an answer | one at a time, clips/s | together, clips/s | ratio | same answers |')
+    print('|---|---|---|---|---|---|')
+    for tokens in lengths:
+        for name, asked in (('one for all', ids[:1]), ('all different', ids)):
+            alone = asked.expand(clips, -1)
+            same = sum(
+                a == b for a, b in zip(listener.answer(windows, asked, tokens), one_by_one(alone, tokens), strict=True)
+            )
+            together, single = [], []
+            for _ in range(repeats):
+                together.append(cpu_seconds(lambda: listener.answer(windows, asked, tokens)))  # noqa: B023
+                single.append(cpu_seconds(lambda: one_by_one(alone, tokens)))  # noqa: B023
+            fast, slow = statistics.median(together), statistics.median(single)
+            print(
+                f'| {name} | {tokens} | {clips / slow:.2f} | {clips / fast:.2f} | {slow / fast:.1f} '
+                f'| {same} of {clips} |',
+                flush=True,
+            )
+    print()
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _peak_of(listener: Listener, windows: int, tokens: int, answer: multiprocessing.Queue) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    generator = torch.Generator().manual_seed(0)
-    listener.answer(noise(1, windows, generator), torch.randint(VOCABULARY, (1, 16), generator=generator), tokens)
-    answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    before = peak_mb()
+    listener.answer(listener.recordings(1, windows), listener.questions(1, 16), tokens)
+    answer.put(peak_mb() - before)
 
 
 def memory(listener: Listener, *, minutes: list[float], tokens: int) -> None:
     """Prints peak memory for several lengths."""
     print('| length | MB beyond the loaded model |')
     print('|---|---|')
-    context = multiprocessing.get_context('fork')
     for length in minutes:
-        answer = context.Queue()
-        process = context.Process(target=_peak_of, args=(listener, max(1, round(length * 6)), tokens, answer))
-        process.start()
-        print(f'| {length:g} min | {answer.get():.0f} |', flush=True)
-        process.join()
+        windows = max(1, round(length * 60 / listener.window_s))
+        print(f'| {length:g} min | {_in_a_process("fork", _peak_of, listener, windows, tokens):.0f} |', flush=True)
+    print()
+
+
+def _restored(path: str, answer: multiprocessing.Queue) -> None:
+    from nemo_audio_restore import AudioLanguageModel
+
+    before = peak_mb()
+    model = AudioLanguageModel.restore_from(path)
+    weights = sum(x.numel() * x.element_size() for x in {id(p): p for p in model.parameters()}.values()) / 2**20
+    loaded = peak_mb() - before
+    # Pages of the file count when they are needed: every weight is.
+    _ = sum(float(parameter.sum()) for parameter in model.parameters())
+    answer.put((weights, loaded, peak_mb() - before))
+
+
+def restoring(name: str) -> None:
+    """Prints the memory of restoring a file with random weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f'{folder}/model.nemo'
+        _in_a_process('spawn', _write, name, path)
+        weights, loaded, used = _in_a_process('spawn', _restored, path)
+    print('| weights, MB | peak of restoring, MB | peak when every weight was used, MB |')
+    print('|---|---|---|')
+    print(f'| {weights:.0f} | {loaded:.0f} | {used:.0f} |\n')
+
+
+def _write(name: str, path: str, answer: multiprocessing.Queue) -> None:
+    configured_model(name).save_to(path)
+    answer.put(None)
+
+
+def _in_a_process(method: str, work: Callable[..., None], *arguments: object) -> object:
+    context = multiprocessing.get_context(method)
+    answer = context.Queue()
+    process = context.Process(target=work, args=(*arguments, answer))
+    process.start()
+    found = answer.get()
+    process.join()
+    return found
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', help='name or .nemo file; default: random weights of laptop size')
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('--model', help='name or .nemo file; default: random weights of laptop size')
+    source.add_argument('--config', help='name of a file in conf/, for random weights of that size')
+    source.add_argument('--restore', metavar='CONFIG', help='measure the memory of restoring a model of that size')
     parser.add_argument('--clips', type=int, default=16)
     parser.add_argument('--words', type=int, default=24, help='tokens of a question')
-    parser.add_argument('--tokens', type=int, default=16, help='tokens of an answer')
+    parser.add_argument('--tokens', type=int, nargs='+', default=[4, 16, 64], help='tokens of an answer')
     parser.add_argument('--repeats', type=int, default=3)
     parser.add_argument('--minutes', type=float, nargs='*', default=[0.5, 5.0])
     arguments = parser.parse_args()
     print(f'{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n')
-    listener = named_listener(arguments.model) if arguments.model else random_listener()
+    if arguments.restore:
+        restoring(arguments.restore)
+        return
+    if arguments.model:
+        from nemo_audio_restore import AudioLanguageModel
+
+        listener = listener_of(AudioLanguageModel.from_pretrained(arguments.model))
+    else:
+        listener = listener_of(configured_model(arguments.config)) if arguments.config else random_listener()
     # Before anything is computed: a forked process inherits no threads.
-    memory(listener, minutes=arguments.minutes, tokens=arguments.tokens)
-    print()
+    memory(listener, minutes=arguments.minutes, tokens=16)
     compare(
         listener,
         clips=arguments.clips,
         words=arguments.words,
-        tokens=arguments.tokens,
+        lengths=arguments.tokens,
         repeats=arguments.repeats,
     )
 
