@@ -1,6 +1,6 @@
 r"""Measures what the small audio-language model hears: accuracy of every task on held-out recordings, with baselines.
 
-    python examples/prepare_questions.py --captions captions --speech speech/train.jsonl.gz --out questions
+    python examples/prepare_questions.py --captions captions --speech speech --sentences sentences --out questions
     python benchmarks/language_quality.py --data questions --model audio_flamingo2_small --json quality.json
 
 Questions are in words that were never trained. "Options" is the choice among up to four, every order of the list

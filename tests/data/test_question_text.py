@@ -139,3 +139,8 @@ def test_labels_and_padding_are_the_published_ones(reference_arrays):
     batch = published.padded(rows, left=False)
     assert np.array_equal(batch.input_ids.numpy(), batches['collate_out_input_ids'])
     assert np.array_equal(batch.attention_mask.numpy() > 0, batches['collate_out_attention_mask'])
+
+
+def test_an_answer_among_options_goes_without_its_letter_on_demand():
+    answers = [QuestionFormat(lettered_answers=lettered).option_answer('a dog', 1) for lettered in (True, False)]
+    assert answers == ['(B) a dog', 'a dog']

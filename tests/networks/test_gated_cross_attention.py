@@ -232,3 +232,14 @@ def test_heads_too_narrow_to_rotate_are_refused():
         AudioTransform(dim=64, num_heads=3)
     with pytest.raises(ValueError, match='at least 32 dimensions'):
         AudioTransform(dim=64, num_heads=4)
+
+
+def test_the_position_wise_network_may_be_narrower_than_the_text():
+    widths = [
+        CrossAttentionLayers(dim=WIDTH, audio_dim=AUDIO, layers=[0], ff_mult=mult)
+        .blocks['0']
+        .feed_forward[1]
+        .out_features
+        for mult in (4, 0.25)
+    ]
+    assert widths == [64, 4]
