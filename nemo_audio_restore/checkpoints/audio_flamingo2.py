@@ -192,7 +192,7 @@ def fill_parts(released: ReleasedTensors, parts: FlamingoParts, *, dtype: torch.
         CheckpointError: names tensors that are missing, unknown or of another shape, or two copies that differ.
     """
     sources = list(parts.sources(released.tower_prefix))
-    problems = list(_problems(released, sources))
+    problems = list(unplaced(released, sources))
     if problems:
         more = f'; and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
         raise CheckpointError(f'{released.folder} does not fit: ' + '; '.join(problems[:_SHOWN]) + more)
@@ -204,7 +204,16 @@ def fill_parts(released: ReleasedTensors, parts: FlamingoParts, *, dtype: torch.
     complete(parts.language_model)
 
 
-def _problems(released: ReleasedTensors, sources: list[tuple[nn.Module, str, Source]]) -> Iterator[str]:
+def unplaced(released: ReleasedTensors, sources: list[tuple[nn.Module, str, Source]]) -> Iterator[str]:
+    """What does not fit between files and networks, by names and shapes alone.
+
+    Args:
+        released: the files.
+        sources: every tensor of the networks, and where it should be.
+
+    Yields:
+        A phrase for every tensor that is missing, left over or of another shape.
+    """
     states = {id(network): network for network, _, _ in sources}
     shapes = {key: network.state_dict() for key, network in states.items()}
     for network, name, source in sources:

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemo_audio_restore.checkpoints.audio_flamingo2 import METADATA, ReleasedTensors, fill_parts
+from nemo_audio_restore.checkpoints.audio_flamingo2 import METADATA, ReleasedTensors, fill_parts, unplaced
+from nemo_audio_restore.checkpoints.audio_flamingo2_names import FlamingoParts
 from nemo_audio_restore.checkpoints.errors import CheckpointError
+from nemo_audio_restore.networks.audio_transform import AudioTransform
+from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLayers
+from nemo_audio_restore.networks.window_towers import HtsatTower
 
 sys.path.insert(0, str(Path(__file__).parent))
 from flamingo_release import CROSS, TOWER, TRANSFORM, VOCABULARY, WIDTH, empty_parts, released, write  # noqa: E402
@@ -128,3 +132,28 @@ def test_folders_that_are_no_release_are_refused(tmp_path):
     (tmp_path / 'model_chunk_1.safetensors').unlink()
     with pytest.raises(FileNotFoundError, match=r'lacks model_chunk_1\.safetensors'):
         ReleasedTensors(tmp_path)
+
+
+@pytest.mark.needs_fixtures
+@pytest.mark.parametrize(('size', 'width', 'layers'), [('0.5B', 896, 24), ('1.5B', 1536, 28), ('3B', 2048, 36)])
+def test_every_tensor_of_a_released_size_has_its_place(reference_arrays, repository, size, width, layers):
+    """On names and shapes alone; nothing has memory."""
+    from omegaconf import OmegaConf
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    layout = json.loads((reference_arrays / f'audio_flamingo2/release_layout/af2_{size}.json').read_text())
+    files = object.__new__(ReleasedTensors)
+    files.folder, files.shapes = Path(size), {name: tuple(shape) for name, (shape, _) in layout.items()}
+    sizes = files.sizes()
+    assert (sizes.width, sizes.layers, sizes.vocabulary) == (width, layers, 151669)
+    config = OmegaConf.load(repository / 'conf' / f'audio_flamingo2_{size.lower()}.yaml').model
+    language = OmegaConf.to_container(config.language_model.config)
+    with torch.device('meta'):
+        tower = HtsatTower(**sizes.audio_tower)
+        parts = FlamingoParts(
+            tower,
+            AudioTransform(dim=tower.feature_dim, **sizes.audio_transform),
+            CrossAttentionLayers(dim=width, audio_dim=tower.feature_dim, **sizes.cross_attention),
+            AutoModelForCausalLM.from_config(AutoConfig.for_model(language.pop('model_type'), **language)),
+        )
+    assert list(unplaced(files, list(parts.sources(files.tower_prefix)))) == []
