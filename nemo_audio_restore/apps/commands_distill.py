@@ -4,21 +4,22 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nemo_audio_restore.apps import clip_targets, console, inputs, loading
+from nemo_audio_restore.distillation.settings import ENHANCEMENT, SEPARATION, SYNTHESIS, DistillationSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nemo_audio_restore.distillation.prior import AudioPrior
-    from nemo_audio_restore.distillation.tasks import DistillationSettings
 
 DEFAULT_MODEL = 'stable_audio_44k_small'
+DEFAULT_LISTENER = 'audio_flamingo2_small'
 
 Prompt = Annotated[str, typer.Option('--prompt', metavar='TEXT', help='What is to be heard.')]
 Output = Annotated[Path, typer.Option('-o', '--output', help='.wav or .flac to write.')]
@@ -33,6 +34,14 @@ Rate = Annotated[float, typer.Option('--learning-rate', help='Of the first step.
 Guidance = Annotated[float, typer.Option(help='How strictly the prompt is followed.')]
 Draws = Annotated[int, typer.Option(min=1, help='Noises that a step averages over.')]
 Gamma = Annotated[float, typer.Option(help='Weight of the prompts beside the recording.')]
+Segment = Annotated[
+    float | None,
+    typer.Option('--segment', metavar='SECONDS', help='Length of a piece; default: what the model knows.'),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(metavar='FILE', help='Keep the state here; after an interruption the same command goes on from it.'),
+]
 Model = Annotated[str, typer.Option('-m', '--model', help='Name, .nemo file, folder, or ORG/NAME on the Hub.')]
 TextEncoder = Annotated[
     str | None, typer.Option('--text-encoder', metavar='PLACE', help='Folder, file or name, if the model asks.')
@@ -55,22 +64,22 @@ app = typer.Typer(
 class _Run:
     """What all of these commands need."""
 
+    preset: DistillationSettings
     settings: dict[str, Any]
     model: str
     device: str
     text_encoder: str | None
     seed: int
+    checkpoint: Path | None
     overwrite: bool
     as_json: bool
     quiet: bool
     verbose: bool
 
-    def checked(self) -> 'DistillationSettings':
+    def checked(self) -> DistillationSettings:
         """The settings, or what is wrong with them."""
-        from nemo_audio_restore.distillation.tasks import DistillationSettings
-
         try:
-            return DistillationSettings(**self.settings)
+            return replace(self.preset, **self.settings)
         except ValueError as error:
             raise inputs.UsageError(str(error)) from error
 
@@ -79,76 +88,61 @@ class _Run:
         return loading.load_prior(self.model, self.device, text_encoder=self.text_encoder)
 
     @contextmanager
-    def progress(self, name: str) -> Iterator[Callable[[int, dict[str, float]], None]]:
-        """A bar over the iterations."""
+    def progress(self, name: str, *, segments: int = 1) -> Iterator[Callable[[int, dict[str, float]], None]]:
+        """A bar over the iterations of all segments."""
         with console.progress(Path(name), quiet=self.quiet) as bar:
-            yield lambda iteration, terms: bar(iteration, self.settings['iterations'])
+            yield lambda iteration, terms: bar(iteration, segments * self.settings['iterations'])
 
 
-@app.command('fm')
-def fm(
-    prompt: Prompt,
-    output: Output,
-    seconds: Seconds = 1.0,
-    patch: Patch = None,
-    start: Start = None,
-    negative: Negative = None,
-    iterations: Iterations = 300,
-    learning_rate: Rate = 0.05,
-    guidance: Guidance = 15.0,
-    draws: Draws = 4,
-    model: Model = DEFAULT_MODEL,
-    text_encoder: TextEncoder = None,
-    seed: Seed = 0,
-    device: Device = 'auto',
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Finds settings of an FM synthesizer with four oscillators."""
-    settings = {'iterations': iterations, 'learning_rate': learning_rate, 'guidance': guidance, 'draws': draws}
-    run = _Run(settings, model, device, text_encoder, seed, overwrite, as_json, quiet, verbose)
-    _guarded(run, lambda: _synthesizer(run, 'fm', prompt, output, seconds, patch, start, negative))
+def _synthesizer_command(kind: str, title: str) -> None:
+    """Adds ``distill KIND``: the commands differ in what they fit, not in what they can be told."""
+
+    def command(
+        prompt: Prompt,
+        output: Output,
+        seconds: Seconds = 1.0,
+        patch: Patch = None,
+        start: Start = None,
+        negative: Negative = None,
+        iterations: Iterations = SYNTHESIS.iterations,
+        learning_rate: Rate = SYNTHESIS.learning_rate,
+        guidance: Guidance = SYNTHESIS.guidance,
+        draws: Draws = SYNTHESIS.draws,
+        checkpoint: Checkpoint = None,
+        model: Model = DEFAULT_MODEL,
+        text_encoder: TextEncoder = None,
+        seed: Seed = 0,
+        device: Device = 'auto',
+        overwrite: Overwrite = False,
+        as_json: AsJson = False,
+        quiet: Quiet = False,
+        verbose: Verbose = False,
+    ) -> None:
+        chosen = {'iterations': iterations, 'learning_rate': learning_rate, 'guidance': guidance, 'draws': draws}
+        run = _Run(
+            SYNTHESIS, chosen, model, device, text_encoder, seed, checkpoint, overwrite, as_json, quiet, verbose
+        )
+        _guarded(run, lambda: _synthesizer(run, kind, prompt, output, seconds, patch, start, negative))
+
+    app.command(kind, help=title)(command)
 
 
-@app.command('impact')
-def impact(
-    prompt: Prompt,
-    output: Output,
-    seconds: Seconds = 1.0,
-    patch: Patch = None,
-    start: Start = None,
-    negative: Negative = None,
-    iterations: Iterations = 300,
-    learning_rate: Rate = 0.05,
-    guidance: Guidance = 15.0,
-    draws: Draws = 4,
-    model: Model = DEFAULT_MODEL,
-    text_encoder: TextEncoder = None,
-    seed: Seed = 0,
-    device: Device = 'auto',
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Finds an object that is struck, and the room around it."""
-    settings = {'iterations': iterations, 'learning_rate': learning_rate, 'guidance': guidance, 'draws': draws}
-    run = _Run(settings, model, device, text_encoder, seed, overwrite, as_json, quiet, verbose)
-    _guarded(run, lambda: _synthesizer(run, 'impact', prompt, output, seconds, patch, start, negative))
+_synthesizer_command('fm', 'Finds settings of an FM synthesizer with four oscillators.')
+_synthesizer_command('impact', 'Finds an object that is struck, and the room around it.')
 
 
 @app.command('enhance')
 def enhance(
-    source: Annotated[Path, typer.Argument(metavar='FILE', help='Recording, no longer than the model knows.')],
+    source: Annotated[Path, typer.Argument(metavar='FILE', help='Recording.')],
     prompt: Prompt,
     output: Output,
-    gamma: Gamma = 0.5,
-    iterations: Iterations = 300,
-    learning_rate: Rate = 0.05,
-    guidance: Guidance = 15.0,
-    draws: Draws = 4,
+    gamma: Gamma = ENHANCEMENT.gamma,
+    iterations: Iterations = ENHANCEMENT.iterations,
+    learning_rate: Rate = ENHANCEMENT.learning_rate,
+    guidance: Guidance = ENHANCEMENT.guidance,
+    draws: Draws = ENHANCEMENT.draws,
+    segment: Segment = None,
+    checkpoint: Checkpoint = None,
     model: Model = DEFAULT_MODEL,
     text_encoder: TextEncoder = None,
     seed: Seed = 0,
@@ -162,32 +156,46 @@ def enhance(
     settings = {
         'iterations': iterations, 'learning_rate': learning_rate, 'guidance': guidance, 'draws': draws, 'gamma': gamma
     }  # fmt: skip
-    run = _Run(settings, model, device, text_encoder, seed, overwrite, as_json, quiet, verbose)
+    run = _Run(
+        ENHANCEMENT, settings, model, device, text_encoder, seed, checkpoint, overwrite, as_json, quiet, verbose
+    )
 
     def work() -> list[Path]:
         from nemo_audio_restore.distillation import tasks
 
         _check_targets(run, [output], source)
         chosen, prior = run.checked(), run.prior()
-        recording = _recording(prior, source)
-        with run.progress(source.name) as on_iteration:
-            audio = tasks.enhance(prior, recording, prompt, settings=chosen, seed=seed, on_iteration=on_iteration)
+        recording, segments = _recording(prior, source, segment)
+        with run.progress(source.name, segments=segments) as on_iteration:
+            audio = tasks.enhance(
+                prior, recording, prompt, settings=chosen, seed=seed, on_iteration=on_iteration,
+                checkpoint=checkpoint, segment_s=segment,
+            )  # fmt: skip
         return [_write(run, output, audio, prior, clip='none')]
 
     _guarded(run, work)
 
 
 def separate(
-    source: Annotated[Path, typer.Argument(metavar='MIX', help='Recording, no longer than the model knows.')],
-    prompts: Annotated[
-        list[str], typer.Option('--prompt', metavar='TEXT', help='What one of the sounds is; give two or more.')
-    ],
+    source: Annotated[Path, typer.Argument(metavar='MIX', help='Recording.')],
     output: Annotated[Path, typer.Option('-o', '--output', help='Folder for one file of each sound.')],
-    gamma: Gamma = 0.5,
-    iterations: Iterations = 300,
-    learning_rate: Rate = 0.05,
-    guidance: Guidance = 15.0,
-    draws: Draws = 4,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option('--prompt', metavar='TEXT', help='What one of the sounds is; give two or more, or none.'),
+    ] = None,
+    sources: Annotated[int, typer.Option(min=2, help='Without --prompt: sounds that the listener names.')] = 2,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option('--candidate', metavar='TEXT', help='Without --prompt: what it may choose from.'),
+    ] = None,
+    listener: Annotated[str, typer.Option(help='Without --prompt: model that listens.')] = DEFAULT_LISTENER,
+    gamma: Gamma = SEPARATION.gamma,
+    iterations: Iterations = SEPARATION.iterations,
+    learning_rate: Rate = SEPARATION.learning_rate,
+    guidance: Guidance = SEPARATION.guidance,
+    draws: Draws = SEPARATION.draws,
+    segment: Segment = None,
+    checkpoint: Checkpoint = None,
     model: Model = DEFAULT_MODEL,
     text_encoder: TextEncoder = None,
     seed: Seed = 0,
@@ -201,25 +209,49 @@ def separate(
     settings = {
         'iterations': iterations, 'learning_rate': learning_rate, 'guidance': guidance, 'draws': draws, 'gamma': gamma
     }  # fmt: skip
-    run = _Run(settings, model, device, text_encoder, seed, overwrite, as_json, quiet, verbose)
+    run = _Run(SEPARATION, settings, model, device, text_encoder, seed, checkpoint, overwrite, as_json, quiet, verbose)
 
     def work() -> list[Path]:
         from nemo_audio_restore.distillation import tasks
 
-        if len(prompts) < 2:
-            raise inputs.UsageError(f'separation needs --prompt for each of at least two sounds; got {len(prompts)}')
+        _check_targets(run, [], source)
+        named = list(prompts or _proposed(source, sources, candidates or [], listener, run))
+        if len(named) < 2:
+            raise inputs.UsageError(f'separation needs --prompt for each of at least two sounds; got {len(named)}')
         targets = [
             output / f'{source.stem}.{index}-{clip_targets.slug(prompt)}.wav'
-            for index, prompt in enumerate(prompts, start=1)
+            for index, prompt in enumerate(named, start=1)
         ]
         _check_targets(run, targets, source)
         chosen, prior = run.checked(), run.prior()
-        mixture = _recording(prior, source)
-        with run.progress(source.name) as on_iteration:
-            stems = tasks.separate(prior, mixture, prompts, settings=chosen, seed=seed, on_iteration=on_iteration)
+        mixture, segments = _recording(prior, source, segment)
+        with run.progress(source.name, segments=segments) as on_iteration:
+            stems = tasks.separate(
+                prior, mixture, named, settings=chosen, seed=seed, on_iteration=on_iteration, checkpoint=checkpoint,
+                segment_s=segment,
+            )  # fmt: skip
         return [_write(run, target, stem, prior, clip='none') for target, stem in zip(targets, stems, strict=True)]
 
     _guarded(run, work)
+
+
+def _proposed(source: Path, count: int, candidates: list[str], listener: str, run: _Run) -> list[str]:
+    """Prompts of the model that listens."""
+    from nemo_audio_restore.distillation.proposals import propose_prompts
+
+    if candidates and len(candidates) < count:
+        raise inputs.UsageError(f'{count} sounds cannot be chosen from {len(candidates)}: give more --candidate')
+    try:
+        model = loading.load_listener(listener, run.device)
+    except (inputs.UsageError, ImportError) as error:
+        raise inputs.UsageError(
+            f'without --prompt a model must listen to {source.name}, and it cannot: {error}; '
+            'give --prompt for each sound'
+        ) from error
+    named = propose_prompts(model, source, count, candidates=candidates)
+    if not run.quiet:
+        console.say(f'heard: {", ".join(named)}')
+    return named
 
 
 def _synthesizer(
@@ -252,13 +284,17 @@ def _synthesizer(
         if renderer.kind != kind:
             raise inputs.UsageError(f'--start {start} is a patch of the {renderer.kind} synthesizer, not of {kind}')
     prior = run.prior()
+    if renderer is not None and renderer.sample_rate != prior.sample_rate:
+        raise inputs.UsageError(
+            f'--start {start} is a patch at {renderer.sample_rate} Hz, {run.model} works at {prior.sample_rate} Hz'
+        )
     if renderer is None:
         generator = torch.Generator().manual_seed(run.seed)
         renderer = kinds[kind].random(sample_rate=prior.sample_rate, generator=generator)
     with run.progress(output.name) as on_iteration:
         tasks.follow_prompt(
             prior, renderer, prompt, seconds=seconds, negative=negative, settings=chosen, seed=run.seed,
-            on_iteration=on_iteration,
+            on_iteration=on_iteration, checkpoint=run.checkpoint,
         )  # fmt: skip
     with torch.no_grad():
         audio = renderer(round(seconds * prior.sample_rate))
@@ -285,13 +321,18 @@ def _check_targets(run: _Run, targets: list[Path], source: Path | None) -> None:
         raise inputs.UsageError(str(error)) from error
 
 
-def _recording(prior: 'AudioPrior', source: Path) -> 'Tensor':
-    """(C, T) at the rate of the prior."""
+def _recording(prior: 'AudioPrior', source: Path, segment_s: float | None) -> tuple['Tensor', int]:
+    """(C, T) at the rate of the prior, and the number of pieces in which it is worked on."""
     import torch
 
+    from nemo_audio_restore.distillation.tasks import count_segments
     from nemo_audio_restore.generation.given import read_given
 
-    return torch.from_numpy(read_given(source, sample_rate=prior.sample_rate, channels=prior.channels))
+    audio = torch.from_numpy(read_given(source, sample_rate=prior.sample_rate, channels=prior.channels))
+    try:
+        return audio, count_segments(prior, audio.shape[-1], segment_s=segment_s)
+    except ValueError as error:
+        raise inputs.UsageError(f'--segment: {error}') from error
 
 
 def _write(run: _Run, target: Path, audio: 'Tensor', prior: 'AudioPrior', *, clip: str) -> Path:
@@ -310,7 +351,8 @@ def _guarded(run: _Run, work: Callable[[], list[Path]]) -> None:
         console.say(f'error: {error}')
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
-        console.say('interrupted: nothing was written')
+        kept = run.checkpoint is not None and run.checkpoint.exists()
+        console.say(f'interrupted: {"the same command goes on from here" if kept else "nothing was written"}')
         raise typer.Exit(130) from None
     except Exception as error:
         if run.verbose:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,7 @@ def fit(
     on_iteration: OnIteration | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
+    about: Mapping[str, str | float] | None = None,
 ) -> FitHistory:
     """Moves the parameters of a renderer down an objective, with Adam.
 
@@ -66,6 +67,7 @@ def fit(
         on_iteration: is told the iteration (from 1) and the terms.
         checkpoint: file that the state is kept in and resumed from; it goes when the run is complete.
         checkpoint_every: iterations between two checkpoints.
+        about: what else makes this run what it is, such as its prompt; a checkpoint of another is not resumed.
 
     Returns:
         The terms of every iteration.
@@ -88,6 +90,7 @@ def fit(
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     history = FitHistory()
     run = {'iterations': iterations, 'learning_rate': learning_rate, 'floor': learning_rate_floor, 'seed': seed}
+    run |= about or {}
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None and path.exists():
         history = _resume(path, run, renderer, optimizer, generator)
@@ -118,7 +121,7 @@ def fit(
 
 def _save(
     path: Path,
-    run: dict[str, float],
+    run: dict[str, str | float],
     renderer: Renderer,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
@@ -139,7 +142,7 @@ def _save(
 
 def _resume(
     path: Path,
-    run: dict[str, float],
+    run: dict[str, str | float],
     renderer: Renderer,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_audio_restore.distillation.distances import Distance, half_squared_error
+from nemo_audio_restore.distillation.distances import Distance, MultiScaleSpectralDistance, half_squared_error
 from nemo_audio_restore.distillation.renderers import Renderer
 from nemo_audio_restore.distillation.score_distillation import ScoreDistillation
 from nemo_audio_restore.distillation.sources import LatentSources
@@ -74,11 +74,7 @@ def separation_objective(
     targets = distance.features(mixture[None])
 
     def objective(renderer: LatentSources, generator: torch.Generator) -> dict[str, Tensor]:
-        if len(renderer.latents) != len(conditions):
-            raise ValueError(
-                'every source needs a prompt of its own; '
-                f'got {len(renderer.latents)} sources, {len(conditions)} prompts'
-            )
+        _check_count(renderer, conditions)
         sources = renderer.sources(mixture.shape[-1])
         prompts = sum(
             distillation(source, condition, generator=generator)
@@ -90,28 +86,57 @@ def separation_objective(
     return objective
 
 
-def enhancement_objective(
-    distillation: ScoreDistillation, condition: Any, recording: Tensor, *, gamma: float, distance: Distance
+def latent_objective(
+    distillation: ScoreDistillation,
+    conditions: Sequence[Any],
+    recording: Tensor,
+    *,
+    gamma: float,
+    distance: MultiScaleSpectralDistance,
 ) -> Objective:
-    """The sound follows a prompt such as 'clean speech' and stays near the recording.
+    """Each source's latents follow their prompt, and the powers of the sources add up to those of the recording.
+
+    For autoencoders that keep levels and make phases up, so that waveforms cannot be compared with the recording; and
+    cheaper than :func:`separation_objective`, since nothing is encoded and only the sources are decoded. Levels are
+    compared in units of the recording's: silence has an error of one half.
 
     Args:
-        distillation: the loss.
-        condition: of the prompt.
+        distillation: the loss; its ``latent_loss`` is used, so mode, distance, segments and level have no part.
+        conditions: one for each source; one alone draws a whole recording towards a prompt.
         recording: (C, T).
-        gamma: weight of the prompt beside the recording.
-        distance: in which the sound is compared with the recording.
+        gamma: weight of the prompts beside the recording; with 0 the prior is never asked.
+        distance: in which the sum of the sources is compared with the recording.
 
     Returns:
-        An objective with the terms 'reconstruction' and 'prompt'.
+        An objective for :class:`LatentSources` with the terms 'reconstruction' and 'prompts'.
+
+    Raises:
+        ValueError: when it meets a renderer with another number of sources than there are conditions.
+
+    Source: Audio-SDS (arXiv 2505.04621), equations 11-13, with the classic update (2) in place of (4).
     """
     targets = distance.features(recording[None])
+    # Half the squared error of silence at each scale, but for digital silence itself.
+    levels = [target.square().mean().sqrt().clamp_min(1e-6) for target in targets]
+    scaled = [target / level for target, level in zip(targets, levels, strict=True)]
 
-    def objective(renderer: Renderer, generator: torch.Generator) -> dict[str, Tensor]:
-        _check_rate(renderer, distillation)
-        audio = renderer(recording.shape[-1])
-        prompt = distillation(audio, condition, generator=generator)
-        reconstruction = half_squared_error(distance.features(audio[None]), targets)
-        return {'reconstruction': reconstruction, 'prompt': gamma * prompt}
+    def objective(renderer: LatentSources, generator: torch.Generator) -> dict[str, Tensor]:
+        _check_count(renderer, conditions)
+        features = distance.features_of_sum(renderer.sources(recording.shape[-1]))
+        features = [feature / level for feature, level in zip(features, levels, strict=True)]
+        terms = {'reconstruction': half_squared_error(features, scaled) / len(features)}
+        if gamma:
+            terms['prompts'] = gamma * sum(
+                distillation.latent_loss(latents[None], condition, generator=generator)
+                for latents, condition in zip(renderer.latents, conditions, strict=True)
+            )
+        return terms
 
     return objective
+
+
+def _check_count(renderer: LatentSources, conditions: Sequence[Any]) -> None:
+    if len(renderer.latents) != len(conditions):
+        raise ValueError(
+            f'every source needs a prompt of its own; got {len(renderer.latents)} sources, {len(conditions)} prompts'
+        )

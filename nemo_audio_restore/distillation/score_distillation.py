@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nemo_audio_restore.distillation.distances import Distance, MultiScaleSpectralDistance, half_squared_error
 from nemo_audio_restore.distillation.prior import AudioPrior, Condition, add_noise, denoise_in_steps
+from nemo_audio_restore.signal.level import WINDOW_S
 
 Weight = Callable[[Tensor, Tensor], Tensor]
 
@@ -42,6 +43,9 @@ class ScoreDistillation(nn.Module, Generic[Condition]):
         draws: independent noises (and times) an evaluation of the loss averages over.
         micro_batch: draws that are held in memory at once; the loss does not depend on it.
         segment_samples: longer sounds are judged on a random segment of this length; None takes all.
+        level_db: the loudest tenth of a second of the sound is brought to this level, in dB of full scale, before it
+            is judged, and so is what the prior makes of it: the renderer's own level then has no gradient. None
+            judges levels, too, which lets a weak prior pull a sound to silence or far beyond full scale.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -61,6 +65,7 @@ class ScoreDistillation(nn.Module, Generic[Condition]):
         draws: int = 10,
         micro_batch: int = 10,
         segment_samples: int | None = None,
+        level_db: float | None = None,
     ):
         super().__init__()
         if mode not in ('decoder', 'encoder'):
@@ -74,6 +79,8 @@ class ScoreDistillation(nn.Module, Generic[Condition]):
                 'denoising_steps, draws and micro_batch must be 1 or more; '
                 f'got {denoising_steps}, {draws}, {micro_batch}'
             )
+        if level_db is not None and not -120 < level_db <= 0:
+            raise ValueError(f'level_db must lie between -120 and 0; got {level_db}')
         self.prior = prior
         self.mode = mode
         self.distance = distance if distance is not None else MultiScaleSpectralDistance()
@@ -85,6 +92,7 @@ class ScoreDistillation(nn.Module, Generic[Condition]):
         self.draws = draws
         self.micro_batch = micro_batch
         self.segment_samples = segment_samples
+        self.level_db = level_db
 
     def forward(self, audio: Tensor, condition: Condition, *, generator: torch.Generator) -> Tensor:
         """Loss of one sound.
@@ -100,9 +108,9 @@ class ScoreDistillation(nn.Module, Generic[Condition]):
         Raises:
             ValueError: the audio has a shape that the prior does not take, or is not finite.
         """
-        audio = self._segment(self._matched(audio), generator)[None]
+        audio = self._at_level(self._segment(self._matched(audio), generator)[None])
         if self.mode == 'encoder':
-            return self._encoder_loss(audio, condition, generator)
+            return self.latent_loss(self.prior.encode(audio), condition, generator=generator)
         targets = self.target_features(audio, condition, generator=generator)
         return half_squared_error(self.distance.features(audio), targets)
 
@@ -122,15 +130,26 @@ class ScoreDistillation(nn.Module, Generic[Condition]):
         total: list[Tensor] | None = None
         for t, noise in self._draws(latents, generator):
             clean = self._denoised(latents, t, noise, condition)
-            estimate = self.prior.decode(clean, num_samples=audio.shape[-1])
+            estimate = self._at_level(self.prior.decode(clean, num_samples=audio.shape[-1]))
             features = [
                 feature.reshape(len(t), -1, *feature.shape[1:]).sum(0) for feature in self.distance.features(estimate)
             ]
             total = features if total is None else [a + b for a, b in zip(total, features, strict=True)]
         return [feature.reshape(-1, *feature.shape[1:]) / self.draws for feature in total]
 
-    def _encoder_loss(self, audio: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-        latents = self.prior.encode(audio)
+    def latent_loss(self, latents: Tensor, condition: Condition, *, generator: torch.Generator) -> Tensor:
+        """Loss of latents themselves: classic SDS, without encoder and decoder.
+
+        Args:
+            latents: (1, ...), of the prior.
+            condition: of one prompt.
+            generator: of times and noise.
+
+        Returns:
+            A scalar; its gradient is w(t) (eps_hat - eps), over the number of latents.
+
+        Source: DreamFusion (arXiv 2209.14988), equation 3.
+        """
         with torch.no_grad():
             update = torch.zeros_like(latents)
             for t, noise in self._draws(latents, generator):
@@ -161,6 +180,15 @@ class ScoreDistillation(nn.Module, Generic[Condition]):
         noise = torch.randn(shape, generator=generator, device=generator.device)
         t, noise = t.to(latents), noise.to(latents)
         return list(zip(t.split(self.micro_batch), noise.split(self.micro_batch), strict=True))
+
+    def _at_level(self, audio: Tensor) -> Tensor:
+        """(B, C, T), each item at the wanted level; unlike :func:`at_level` with the gain's gradient."""
+        if self.level_db is None:
+            return audio
+        size = min(audio.shape[-1], round(WINDOW_S * self.prior.sample_rate))
+        power = nn.functional.avg_pool1d(audio.square().mean(1), size, stride=max(1, size // 4)).amax(1)
+        # Silence stays silent instead of becoming amplified rounding errors.
+        return audio * (10 ** (self.level_db / 20) / power.clamp_min(1e-12).sqrt())[:, None, None]
 
     def _matched(self, audio: Tensor) -> Tensor:
         channels = self.prior.channels

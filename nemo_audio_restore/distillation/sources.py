@@ -99,3 +99,22 @@ def share_mixture(sources: Tensor, mixture: Tensor, *, n_fft: int = 2048, expone
     ).pow(exponent)
     masks = (weights + 1e-10) / (weights + 1e-10).sum(0)
     return torch.stack([torch.istft(mask * spectrum, **settings, length=mixture.shape[-1]) for mask in masks])
+
+
+def with_phases_of(estimate: Tensor, recording: Tensor, *, n_fft: int = 2048) -> Tensor:
+    """The levels of one sound with the phases of another, so that a decoder need not make phases up.
+
+    Args:
+        estimate: (C, T), whose levels are taken.
+        recording: (C, T), whose phases are taken.
+        n_fft: window of the STFT, in samples.
+
+    Returns:
+        (C, T).
+    """
+    window = torch.hann_window(n_fft, device=recording.device)
+    settings = {'n_fft': n_fft, 'hop_length': n_fft // 4, 'window': window}
+    level, spectrum = (
+        torch.stft(audio, **settings, pad_mode='constant', return_complex=True) for audio in (estimate, recording)
+    )
+    return torch.istft(torch.polar(level.abs(), spectrum.angle()), **settings, length=recording.shape[-1])

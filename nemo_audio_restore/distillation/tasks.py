@@ -1,7 +1,7 @@
 """The tasks of score distillation, each one call: follow a prompt, divide a mixture, draw a recording to a prompt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,46 +9,20 @@ from torch import Tensor
 
 from nemo_audio_restore.distillation.distances import MultiScaleSpectralDistance
 from nemo_audio_restore.distillation.fit import FitHistory, OnIteration, fit
-from nemo_audio_restore.distillation.objectives import (
-    enhancement_objective,
-    prompt_objective,
-    separation_objective,
-)
+from nemo_audio_restore.distillation.objectives import latent_objective, prompt_objective
 from nemo_audio_restore.distillation.prior import AudioPrior
 from nemo_audio_restore.distillation.renderers import Renderer
 from nemo_audio_restore.distillation.score_distillation import ScoreDistillation
-from nemo_audio_restore.distillation.sources import LatentSources, share_mixture
+from nemo_audio_restore.distillation.segments import Work, in_segments, segment_starts
+from nemo_audio_restore.distillation.settings import ENHANCEMENT, SEPARATION, SYNTHESIS, DistillationSettings
+from nemo_audio_restore.distillation.sources import LatentSources, share_mixture, with_phases_of
+from nemo_audio_restore.signal.level import at_level
 
 _SPREAD = 0.3
-
-
-@dataclass(frozen=True)
-class DistillationSettings:
-    """How a task is carried out.
-
-    Attributes:
-        iterations: steps of Adam.
-        learning_rate: of the first one.
-        guidance: scale of classifier-free guidance (the paper's tau + 1).
-        draws: independent noises that each iteration averages over.
-        denoising_steps: evaluations of one estimate.
-        gamma: weight of the prompts beside the reconstruction, where there is one.
-    """
-
-    iterations: int = 300
-    learning_rate: float = 0.05
-    guidance: float = 15.0
-    draws: int = 4
-    denoising_steps: int = 2
-    gamma: float = 0.5
-
-    def __post_init__(self):
-        for name in ('iterations', 'draws', 'denoising_steps'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} must be at least 1; got {getattr(self, name)}')
-        for name in ('learning_rate', 'guidance', 'gamma'):
-            if not 0 < getattr(self, name) < float('inf'):
-                raise ValueError(f'{name} must be above 0; got {getattr(self, name)}')
+# Loudest tenth of a second, in dB of full scale: what stable_audio_44k_small was trained at.
+_LEVEL_DB = -16.0
+_OVERLAP_S = 0.5
+_COMPRESSED = 0.6
 
 
 def follow_prompt(
@@ -63,7 +37,9 @@ def follow_prompt(
     on_iteration: OnIteration | None = None,
     checkpoint: str | Path | None = None,
 ) -> FitHistory:
-    """Moves the parameters of a renderer until its sound is what a prompt says.
+    """Moves the parameters of a renderer until its sound is what a prompt says; its level stays where it is.
+
+    A sound longer than the prior knows is judged on a random segment of that length at each iteration.
 
     Args:
         prior: frozen model.
@@ -71,7 +47,7 @@ def follow_prompt(
         prompt: what is to be heard.
         seconds: length of the sound.
         negative: what is not wanted.
-        settings: of the task.
+        settings: of the task; SYNTHESIS unless given.
         seed: of noise and times.
         on_iteration: is told the iteration (from 1) and the terms.
         checkpoint: file to go on from after an interruption.
@@ -84,17 +60,19 @@ def follow_prompt(
 
     Source: Audio-SDS (arXiv 2505.04621), section 4.
     """
-    settings = settings or DistillationSettings()
-    condition = prior.condition([prompt], negative=None if negative is None else [negative], seconds=seconds)
-    num_samples = round(seconds * prior.sample_rate)
+    settings = settings or SYNTHESIS
+    heard = min(seconds, longest(prior))
+    condition = prior.condition([prompt], negative=None if negative is None else [negative], seconds=heard)
+    loss = _loss(prior, settings, segment_samples=round(heard * prior.sample_rate))
     return fit(
         renderer,
-        prompt_objective(_loss(prior, settings), condition, num_samples=num_samples),
+        prompt_objective(loss, condition, num_samples=round(seconds * prior.sample_rate)),
         iterations=settings.iterations,
         learning_rate=settings.learning_rate,
         seed=seed,
         on_iteration=on_iteration,
         checkpoint=checkpoint,
+        about={'prompt': prompt, 'negative': negative, 'seconds': seconds, **asdict(settings)},
     )
 
 
@@ -107,17 +85,22 @@ def separate(
     seed: int = 0,
     on_iteration: OnIteration | None = None,
     checkpoint: str | Path | None = None,
+    segment_s: float | None = None,
 ) -> Tensor:
     """Divides a mixture into sounds that prompts describe.
 
+    Latents of every sound are found whose powers add up to the mixture's while each follows its prompt; the mixture is
+    then shared out by the levels of what they decode to.
+
     Args:
         prior: frozen model.
-        mixture: (C, T) at the rate of the prior, no longer than what it knows.
+        mixture: (C, T) at the rate of the prior, of any length.
         prompts: K descriptions, at least two.
-        settings: of the task.
+        settings: of the task; SEPARATION unless given.
         seed: of noise and times.
-        on_iteration: is told the iteration (from 1) and the terms.
+        on_iteration: is told the iteration (from 1, over all segments) and the terms.
         checkpoint: file to go on from after an interruption.
+        segment_s: longer mixtures are divided piece by piece, with crossfades; None takes what the prior knows.
 
     Returns:
         (K, C, T): shares of the mixture, which add up to it within 1e-5 of its peak.
@@ -129,25 +112,18 @@ def separate(
     """
     if len(prompts) < 2:
         raise ValueError(f'separation needs a prompt for each of at least two sounds; got {len(prompts)}')
-    settings = settings or DistillationSettings()
-    num_samples = mixture.shape[-1]
-    seconds = num_samples / prior.sample_rate
-    conditions = [prior.condition([prompt], seconds=seconds) for prompt in prompts]
-    renderer = LatentSources.from_mixture(
-        prior, mixture, len(prompts), spread=_SPREAD, generator=torch.Generator().manual_seed(seed)
-    )
-    distance = MultiScaleSpectralDistance()
-    fit(
-        renderer,
-        separation_objective(_loss(prior, settings), conditions, mixture, gamma=settings.gamma, distance=distance),
-        iterations=settings.iterations,
-        learning_rate=settings.learning_rate,
-        seed=seed,
-        on_iteration=on_iteration,
-        checkpoint=checkpoint,
-    )
-    with torch.no_grad():
-        return share_mixture(renderer.sources(num_samples), mixture)
+
+    def divide(segment: Tensor, index: int, file: Path | None) -> Tensor:
+        heard = _heard(segment, prior)
+        generator = torch.Generator().manual_seed(seed + index)
+        renderer = LatentSources.from_mixture(prior, heard, len(prompts), spread=_SPREAD, generator=generator)
+        found = _fit_latents(
+            prior, renderer, heard, prompts, settings or SEPARATION, seed=seed + index, on_iteration=on_iteration,
+            checkpoint=file, before=index,
+        )  # fmt: skip
+        return share_mixture(found, segment)
+
+    return _in_segments(prior, mixture, divide, segment_s=segment_s, checkpoint=checkpoint)
 
 
 def enhance(
@@ -159,50 +135,146 @@ def enhance(
     seed: int = 0,
     on_iteration: OnIteration | None = None,
     checkpoint: str | Path | None = None,
+    segment_s: float | None = None,
 ) -> Tensor:
     """Draws a recording towards a prompt such as 'clean speech'.
 
     Args:
         prior: frozen model.
-        recording: (C, T) at the rate of the prior, no longer than what it knows.
+        recording: (C, T) at the rate of the prior, of any length.
         prompt: what it shall sound like.
-        settings: of the task.
+        settings: of the task; ENHANCEMENT unless given.
         seed: of noise and times.
-        on_iteration: is told the iteration (from 1) and the terms.
+        on_iteration: is told the iteration (from 1, over all segments) and the terms.
         checkpoint: file to go on from after an interruption.
+        segment_s: longer recordings are drawn piece by piece, with crossfades; None takes what the prior knows.
 
     Returns:
-        (C, T), rendered by the decoder of the prior.
+        (C, T): levels of what the latents decode to, phases of the recording.
 
     Raises:
         ValueError: the prompt or the length does not fit the prior.
     """
-    settings = settings or DistillationSettings()
+
+    def draw(segment: Tensor, index: int, file: Path | None) -> Tensor:
+        heard = _heard(segment, prior)
+        with torch.no_grad():
+            renderer = LatentSources(prior, prior.encode(heard[None]))
+        found = _fit_latents(
+            prior, renderer, heard, [prompt], settings or ENHANCEMENT, seed=seed + index, on_iteration=on_iteration,
+            checkpoint=file, before=index,
+        )  # fmt: skip
+        gain = float(heard.abs().max() / segment.abs().max().clamp_min(1e-12))
+        return with_phases_of(found[0], segment) / max(gain, 1e-12)
+
+    return _in_segments(prior, recording, draw, segment_s=segment_s, checkpoint=checkpoint)
+
+
+def count_segments(prior: AudioPrior, num_samples: int, *, segment_s: float | None = None) -> int:
+    """Into how many pieces a recording is divided.
+
+    Args:
+        prior: that judges them.
+        num_samples: of the recording.
+        segment_s: as for :func:`separate`.
+
+    Returns:
+        The number of pieces, each of which takes all iterations.
+
+    Raises:
+        ValueError: a piece would be longer than the prior knows, or shorter than the crossfade.
+    """
+    length, overlap = _segment_samples(prior, num_samples, segment_s)
+    return len(segment_starts(num_samples, segment_samples=length, overlap_samples=overlap))
+
+
+def longest(prior: AudioPrior) -> float:
+    """Seconds of the longest sound that a prior knows; infinite for one that has no window."""
+    return getattr(prior, 'max_seconds', float('inf'))
+
+
+def _fit_latents(
+    prior: AudioPrior,
+    renderer: LatentSources,
+    recording: Tensor,
+    prompts: Sequence[str],
+    settings: DistillationSettings,
+    *,
+    seed: int,
+    on_iteration: OnIteration | None,
+    checkpoint: Path | None,
+    before: int,
+) -> Tensor:
+    """Sounds (K, C, T) of the latents that were found; ``before`` is the number of segments that are done."""
     num_samples = recording.shape[-1]
-    condition = prior.condition([prompt], seconds=num_samples / prior.sample_rate)
+    conditions = [prior.condition([prompt], seconds=num_samples / prior.sample_rate) for prompt in prompts]
+    distance = MultiScaleSpectralDistance((512, 2048), exponent=_COMPRESSED)
     with torch.no_grad():
-        renderer = LatentSources(prior, prior.encode(recording[None]))
-    objective = enhancement_objective(
-        _loss(prior, settings), condition, recording, gamma=settings.gamma, distance=MultiScaleSpectralDistance()
+        # The prompts' term in units of the recording's latents, as the other one is in those of its levels.
+        spread = prior.encode(recording[None]).var().clamp_min(1e-6)
+    objective = latent_objective(
+        _loss(prior, settings), conditions, recording, gamma=settings.gamma / float(spread), distance=distance
     )
+    counted = None
+    if on_iteration is not None:
+        done = before * settings.iterations
+
+        def counted(iteration: int, terms: dict[str, float]) -> None:
+            on_iteration(done + iteration, terms)
+
     fit(
         renderer,
         objective,
         iterations=settings.iterations,
         learning_rate=settings.learning_rate,
         seed=seed,
-        on_iteration=on_iteration,
+        on_iteration=counted,
         checkpoint=checkpoint,
+        about={'prompts': list(prompts), 'samples': num_samples, **asdict(settings)},
     )
     with torch.no_grad():
-        return renderer(num_samples)
+        return renderer.sources(num_samples)
 
 
-def _loss(prior: AudioPrior, settings: DistillationSettings) -> ScoreDistillation:
+def _in_segments(
+    prior: AudioPrior,
+    recording: Tensor,
+    work: Work,
+    *,
+    segment_s: float | None,
+    checkpoint: str | Path | None,
+) -> Tensor:
+    length, overlap = _segment_samples(prior, recording.shape[-1], segment_s)
+    return in_segments(recording, work, segment_samples=length, overlap_samples=overlap, checkpoint=checkpoint)
+
+
+def _segment_samples(prior: AudioPrior, num_samples: int, segment_s: float | None) -> tuple[int, int]:
+    """Length of a segment and of the crossfade."""
+    known = longest(prior)
+    if segment_s is not None and not _OVERLAP_S < segment_s <= known:
+        raise ValueError(f'segments must be longer than {_OVERLAP_S:g} s and at most {known:g} s; got {segment_s:g}')
+    seconds = known if segment_s is None else segment_s
+    if num_samples <= seconds * prior.sample_rate:
+        return num_samples, 0
+    return int(seconds * prior.sample_rate), int(_OVERLAP_S * prior.sample_rate)
+
+
+def _heard(recording: Tensor, prior: AudioPrior) -> Tensor:
+    """The recording at the level that the prior knows."""
+    return at_level(recording, prior.sample_rate, _LEVEL_DB, peak=1.0)
+
+
+def _loss(
+    prior: AudioPrior, settings: DistillationSettings, *, segment_samples: int | None = None
+) -> ScoreDistillation:
     return ScoreDistillation(
         prior,
+        mode='encoder',
+        level_db=_LEVEL_DB,
         guidance=settings.guidance,
         draws=settings.draws,
         micro_batch=settings.draws,
         denoising_steps=settings.denoising_steps,
+        t_range=settings.t_range,
+        segment_samples=segment_samples,
     )

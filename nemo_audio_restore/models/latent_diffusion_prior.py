@@ -1,6 +1,7 @@
 """A latent diffusion model as a prior for score distillation."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,12 @@ class LatentDiffusionPrior:
 
     Args:
         model: whose weights are frozen, in place.
+        denoiser_dtype: torch.bfloat16 lets the network compute in it where that is safe (autocast); latents, codec and
+            renderer stay as they are. None computes in the dtype of the weights.
     """
 
-    def __init__(self, model: 'LatentDiffusionModel'):
+    def __init__(self, model: 'LatentDiffusionModel', *, denoiser_dtype: torch.dtype | None = None):
+        self.denoiser_dtype = denoiser_dtype
         self.model = model.eval().requires_grad_(False)
         self._generator = AsGenerator(model)
         self.sample_rate: int = model.sample_rate
@@ -76,7 +80,10 @@ class LatentDiffusionPrior:
         """Clean estimate of latents (B, D, L) at times (B,), with classifier-free guidance."""
         told = PromptedCondition(_rows(condition.asked, len(noised)), _rows(condition.null, len(noised)))
         predict = self._generator.predictor(told, guidance=guidance, guidance_rescale=0.0)
-        return self.model.process.clean_estimate(noised, predict(noised, t), t)
+        dtype, device = self.denoiser_dtype, noised.device.type
+        with nullcontext() if dtype is None else torch.autocast(device, dtype):
+            predicted = predict(noised, t)
+        return self.model.process.clean_estimate(noised, predicted.to(noised.dtype), t)
 
 
 def _rows(condition: LatentCondition, count: int) -> LatentCondition:

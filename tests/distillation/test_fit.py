@@ -65,8 +65,9 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         fit(buffer(), noisy_target, iterations=9, checkpoint=file, checkpoint_every=4, on_iteration=stop)
-    with pytest.raises(ValueError, match='seed'):
-        fit(buffer(), noisy_target, iterations=9, seed=3, checkpoint=file)
+    for other in ({'seed': 3}, {'about': {'prompt': 'kick'}}):
+        with pytest.raises(ValueError, match=next(iter(other.get('about', other)))):
+            fit(buffer(), noisy_target, iterations=9, checkpoint=file, **other)
 
 
 def test_history_holds_every_term_and_their_sum():

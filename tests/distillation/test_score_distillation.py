@@ -12,7 +12,7 @@ from nemo_audio_restore.distillation.distances import (
     half_squared_error,
 )
 from nemo_audio_restore.distillation.fit import fit
-from nemo_audio_restore.distillation.objectives import prompt_objective, separation_objective
+from nemo_audio_restore.distillation.objectives import latent_objective, prompt_objective, separation_objective
 from nemo_audio_restore.distillation.prior import add_noise, denoise_in_steps, implied_noise
 from nemo_audio_restore.distillation.renderers import FMSynthesizer
 from nemo_audio_restore.distillation.score_distillation import ScoreDistillation
@@ -322,7 +322,14 @@ def test_a_renderer_that_returns_nonsense_is_told_so(audio, message):
 
 @pytest.mark.parametrize(
     'settings',
-    [{'mode': 'both'}, {'t_range': (0.0, 0.5)}, {'t_range': (0.6, 0.5)}, {'draws': 0}, {'guidance_rescale': 2.0}],
+    [
+        {'mode': 'both'},
+        {'t_range': (0.0, 0.5)},
+        {'t_range': (0.6, 0.5)},
+        {'draws': 0},
+        {'guidance_rescale': 2.0},
+        {'level_db': 3.0},
+    ],
 )
 def test_settings_outside_their_range_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
@@ -362,3 +369,89 @@ def test_white_noise_has_the_same_level_at_every_scale():
     noise = torch.randn(1, 1, 32768, generator=seeded())
     levels = [feature.square().mean() for feature in MultiScaleSpectralDistance((256, 1024, 4096)).features(noise)]
     assert max(levels) / min(levels) < 1.15
+
+
+def test_latent_loss_is_encoder_mode_without_the_encoder():
+    prior = ModesPrior(sounds('a', 'b'), std=0.5, sample_rate=RATE)
+    latents = torch.randn(1, 1, T, generator=seeded(3))
+    distillation = waveform_distillation(prior, mode='encoder', guidance=3.0)
+    losses = [
+        distillation(latents[0], prior.condition(['a']), generator=seeded(4)),
+        distillation.latent_loss(latents, prior.condition(['a']), generator=seeded(4)),
+    ]
+    assert torch.equal(*losses) and losses[0] > 0
+
+
+@pytest.mark.parametrize('mode', ['decoder', 'encoder'])
+def test_at_one_level_the_level_of_a_sound_is_not_judged(mode):
+    prior = ModesPrior(sounds('a'), std=0.5, sample_rate=RATE)
+    audio = torch.randn(1, T, generator=seeded(3))
+
+    def loss(scale, level_db):
+        scaled = (scale * audio).requires_grad_()
+        value = waveform_distillation(prior, mode=mode, level_db=level_db)(
+            scaled, prior.condition(['a']), generator=seeded(4)
+        )
+        value.backward()
+        return value.detach(), (scaled.grad * scaled).sum() / (scaled.grad.norm() * scaled.norm())
+
+    quiet, loud = loss(0.01, -16.0), loss(7.0, -16.0)
+    torch.testing.assert_close(quiet[0], loud[0])
+    assert abs(quiet[1]) < 1e-3  # no pull towards louder or softer
+    assert not torch.allclose(loss(0.01, None)[0], loss(7.0, None)[0], rtol=0.1)
+
+
+def test_an_exponent_below_one_lets_quiet_parts_count():
+    loud, quiet = torch.randn(1, 1, 4096, generator=seeded(1)), 0.01 * torch.randn(1, 1, 4096, generator=seeded(2))
+    shares = []
+    for exponent in (1.0, 0.3):
+        distance = MultiScaleSpectralDistance((256,), exponent=exponent)
+        silence, a, b = (distance.features(x) for x in (torch.zeros(1, 1, 4096), loud, quiet))
+        shares.append(half_squared_error(b, silence) / half_squared_error(a, silence))
+    assert shares[1] > 20 * shares[0]
+    with pytest.raises(ValueError, match='exponent'):
+        MultiScaleSpectralDistance(exponent=0.0)
+
+
+def test_powers_of_sources_add_up_whatever_their_phases():
+    distance = MultiScaleSpectralDistance((64, 256))
+    sources = torch.randn(2, 1, 2048, generator=seeded(1))
+    plain = distance.features_of_sum(sources)
+    turned = distance.features_of_sum(sources * torch.tensor([1.0, -1.0])[:, None, None])
+    one, other = (distance.features(source[None]) for source in sources)
+    for both, other_phase, a, b in zip(plain, turned, one, other, strict=True):
+        torch.testing.assert_close(both, other_phase)
+        torch.testing.assert_close(both, (a.square() + b.square()).sqrt(), atol=1e-4, rtol=1e-4)
+
+
+def test_latents_of_two_known_sounds_are_found_from_levels_alone():
+    # Two tones: their powers add up to those of the sum, and nothing compares waveforms with the mixture.
+    time = torch.arange(2048) / RATE
+    modes = {'low': torch.sin(2 * torch.pi * 500 * time)[None], 'high': torch.sin(2 * torch.pi * 3000 * time)[None]}
+    prior = ModesPrior(modes, std=0.05, sample_rate=RATE)
+    mixture = modes['low'] + modes['high']
+    distance = MultiScaleSpectralDistance((128, 512), exponent=0.6)
+    conditions = [prior.condition([name]) for name in modes]
+    errors = []
+    for gamma in (1.0, 0.0):
+        renderer = LatentSources.from_mixture(prior, mixture, 2, spread=0.1, generator=seeded(6))
+        objective = latent_objective(waveform_distillation(prior), conditions, mixture, gamma=gamma, distance=distance)
+        fit(renderer, objective, iterations=100, learning_rate=0.05)
+        errors.append(rms(renderer.sources(2048)[0].detach() - modes['low']))
+    assert errors[0] < 0.1
+    assert errors[1] > 0.4
+
+
+def test_without_weight_the_prior_is_never_asked():
+    prior = ModesPrior(sounds('a', 'b', samples=512), std=0.1, sample_rate=RATE)
+    mixture = torch.randn(1, 512, generator=seeded(1))
+    conditions = [prior.condition(['a']), prior.condition(['b'])]
+    prior.denoise = None
+    renderer = LatentSources.from_mixture(prior, mixture, 2, spread=0.1, generator=seeded())
+    distance = MultiScaleSpectralDistance((64,))
+    objective = latent_objective(waveform_distillation(prior), conditions, mixture, gamma=0.0, distance=distance)
+    assert set(objective(renderer, seeded())) == {'reconstruction'}
+    with pytest.raises(ValueError, match='2 sources, 1 prompts'):
+        latent_objective(waveform_distillation(prior), conditions[:1], mixture, gamma=0.0, distance=distance)(
+            renderer, seeded()
+        )

@@ -40,6 +40,17 @@ def test_one_prompt_serves_a_batch_of_any_size_with_equal_rows(prior):
     torch.testing.assert_close(batch, alone.expand(4, -1, -1), atol=1e-5, rtol=1e-5)
 
 
+def test_a_denoiser_in_bfloat16_is_another_and_nearly_the_same(prior):
+    condition = prior.condition(['soft rain'], seconds=0.5 * prior.max_seconds)
+    noised, t = torch.randn(2, 2, 20), torch.tensor([0.3, 0.7])
+    exact = prior.denoise(noised, t, condition, guidance=2.0)
+    coarse = LatentDiffusionPrior(prior.model, denoiser_dtype=torch.bfloat16).denoise(
+        noised, t, condition, guidance=2.0
+    )
+    assert coarse.dtype == torch.float32
+    assert 0 < (coarse - exact).norm() / exact.norm() < 0.05
+
+
 def test_encoder_and_decoder_let_gradients_through_and_the_model_keeps_none(prior):
     audio = (0.1 * torch.randn(1, prior.channels, 333)).requires_grad_()
     latents = prior.encode(audio)
