@@ -249,7 +249,10 @@ class AudioLanguageModel(AnsweringMixin, LanguageLoraMixin, QuestionTrainingMixi
                 'it learns would be lost. Leave one of them out'
             )
         for name in PARTS:
-            self.part(name).requires_grad_(name in self.training_settings.trained)
+            learns = name in self.training_settings.trained
+            self.part(name).requires_grad_(learns)
+            # Trainers keep the modes that they find: a new module is in training mode, and statistics would drift.
+            self.part(name).train(learns and self.training)
 
 
 def _build_with(block: Mapping[str, Any] | None, where: str, default: Callable[..., Any], **given: Any) -> Any:

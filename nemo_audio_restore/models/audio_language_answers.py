@@ -137,7 +137,8 @@ class AnsweringMixin:
         """Asks one question about one recording.
 
         With options, the answer is not written: each option is scored by its likelihood in every place of the list,
-        since models prefer some letters to others, and the probabilities are averaged.
+        since models prefer some letters to others, and the probabilities are averaged. The order in which the options
+        are given has no effect.
 
         Args:
             audio: a file, or (T,) or (C, T) samples.
@@ -159,7 +160,10 @@ class AnsweringMixin:
             return Answer(texts[0])
         if settings is not None:
             raise ValueError('settings are for answers in own words; options are scored, nothing is drawn')
-        scores = self._option_probabilities(audio, question, [option.strip() for option in options], sample_rate)
+        options = [option.strip() for option in options]
+        # Neighbours matter to a model as well: whatever the order was, the lists that it reads are the same.
+        found = self._option_probabilities(audio, question, sorted(options), sample_rate)
+        scores = {option: found[option] for option in options}
         return Answer(max(scores, key=scores.get), scores)
 
     def caption(
