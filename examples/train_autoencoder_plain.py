@@ -6,7 +6,7 @@ r"""Trains the small stereo autoencoder with plain torch on one CPU core: no NeM
 
 It reads the networks from the same YAML as train.py and the same cut manifests; every manifest gives the same share of
 each batch. Excerpts of the recordings are held in memory as 16-bit samples. The same command again resumes the run,
-with the manifests that it names. export_autoencoder.py packs the averaged weights into a .nemo file.
+with the manifests that it names. export_plain.py packs the averaged weights into a .nemo file.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def validate(network: SpectralAutoencoder, clips: Tensor, sample_rate: int) -> d
 
 @torch.no_grad()
 def latent_statistics(network: SpectralAutoencoder, crops: Tensor) -> dict[str, Tensor]:
-    """Mean and deviation of every latent channel (D,): what export_autoencoder.py makes 0 and 1."""
+    """Mean and deviation of every latent channel (D,): what export_plain.py makes 0 and 1."""
     latents = torch.cat([network.encode(crop[None]) for crop in crops])
     return {'latent_mean': latents.mean(dim=(0, 2)), 'latent_std': latents.std(dim=(0, 2))}
 

@@ -6,7 +6,7 @@ r"""Trains the small speech codec with plain torch on one CPU core: no NeMo trai
 
 It reads networks and quantizer from the same YAML as train.py and the same cut manifests. What makes it fast: small
 batches, losses at two resolutions drawn for each step, all speech in memory, nothing logged in between. The same
-command again resumes the run. export_codec.py packs the averaged weights into a .nemo file.
+command again resumes the run. export_plain.py packs the averaged weights into a .nemo file.
 """
 
 import argparse

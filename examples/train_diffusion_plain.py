@@ -10,7 +10,7 @@ r"""Trains the small text-to-audio diffusion transformer with plain torch on one
 It reads network, conditions and objective from the same YAML as train.py. What makes it fast: everything is in memory,
 matrices are stepped with Muon, and a batch holds clips of one length, many short ones or few long ones, so that all
 cost the same. Clips that end inside the window or are cut off there go on in silence and say so with seconds_total.
-The same command again resumes the run. export_diffusion.py packs the averaged weights into a .nemo file.
+The same command again resumes the run. export_plain.py packs the averaged weights into a .nemo file.
 """
 
 import argparse

@@ -291,11 +291,12 @@ def test_clips_become_latents_and_a_run_becomes_a_nemo_file(encoder: ModuleType,
     )
 
     state = run(trainer, tmp_path, 'run', '--max-steps', '1')
-    from export_diffusion import export
+    from export_plain import export
 
-    model = export(
-        tmp_path / 'config.yaml', tmp_path / 'autoencoder.nemo', tmp_path / 'run/last.pt', tmp_path / 'o.nemo'
-    )
+    paths = tmp_path / 'config.yaml', tmp_path / 'run/last.pt', tmp_path / 'o.nemo'
+    with pytest.raises(ValueError, match='--autoencoder belongs to a LatentDiffusionModel'):
+        export(*paths)
+    model = export(*paths, autoencoder=tmp_path / 'autoencoder.nemo')
     for name, value in model.network.state_dict().items():
         expected = state['averaged'][f'network.{name}']
         assert torch.equal(value, expected.half().float() if expected.ndim > 1 else expected), name
