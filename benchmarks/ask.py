@@ -101,7 +101,7 @@ def random_listener() -> Listener:
     return Listener(tower, transform, cross_attention, language_model)
 
 
-def configured_model(name: str) -> 'torch.nn.Module':
+def configured_model(name: str, overrides: Sequence[str]) -> 'torch.nn.Module':
     """A model with random weights, of the size that a file in conf/ describes."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -109,7 +109,7 @@ def configured_model(name: str) -> 'torch.nn.Module':
     from nemo_audio_restore import AudioLanguageModel
 
     with initialize_config_dir(str(CONF), version_base=None):
-        config = compose(name).model
+        config = compose(name, overrides=list(overrides)).model
     return AudioLanguageModel(OmegaConf.merge(config, {'train_ds': None, 'validation_ds': None}))
 
 
@@ -189,19 +189,19 @@ def _restored(path: str, answer: multiprocessing.Queue) -> None:
     answer.put((weights, loaded, peak_mb() - before))
 
 
-def restoring(name: str) -> None:
+def restoring(name: str, overrides: Sequence[str]) -> None:
     """Prints the memory of restoring a file with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         path = f'{folder}/model.nemo'
-        _in_a_process('spawn', _write, name, path)
+        _in_a_process('spawn', _write, name, overrides, path)
         weights, loaded, used = _in_a_process('spawn', _restored, path)
     print('| weights, MB | peak of restoring, MB | peak when every weight was used, MB |')
     print('|---|---|---|')
     print(f'| {weights:.0f} | {loaded:.0f} | {used:.0f} |\n')
 
 
-def _write(name: str, path: str, answer: multiprocessing.Queue) -> None:
-    configured_model(name).save_to(path)
+def _write(name: str, overrides: Sequence[str], path: str, answer: multiprocessing.Queue) -> None:
+    configured_model(name, overrides).save_to(path)
     answer.put(None)
 
 
@@ -222,6 +222,9 @@ def main() -> None:
     source.add_argument('--model', help='name or .nemo file; default: random weights of laptop size')
     source.add_argument('--config', help='name of a file in conf/, for random weights of that size')
     source.add_argument('--restore', metavar='CONFIG', help='measure the memory of restoring a model of that size')
+    parser.add_argument(
+        '--override', nargs='*', default=[], metavar='KEY=VALUE', help='changes to --config, --restore'
+    )
     parser.add_argument('--clips', type=int, default=16)
     parser.add_argument('--words', type=int, default=24, help='tokens of a question')
     parser.add_argument('--tokens', type=int, nargs='+', default=[4, 16, 64], help='tokens of an answer')
@@ -230,14 +233,16 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f'{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n')
     if arguments.restore:
-        restoring(arguments.restore)
+        restoring(arguments.restore, arguments.override)
         return
     if arguments.model:
         from nemo_audio_restore import AudioLanguageModel
 
         listener = listener_of(AudioLanguageModel.from_pretrained(arguments.model))
+    elif arguments.config:
+        listener = listener_of(configured_model(arguments.config, arguments.override))
     else:
-        listener = listener_of(configured_model(arguments.config)) if arguments.config else random_listener()
+        listener = random_listener()
     # Before anything is computed: a forked process inherits no threads.
     memory(listener, minutes=arguments.minutes, tokens=16)
     compare(
