@@ -23,31 +23,36 @@ class SplitDecoder:
     head: nn.Module
 
     @torch.no_grad()
-    def texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def texts(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """Hidden states in front of the upper part, without gradients.
 
         Args:
             input_ids: (B, S) numbers of tokens.
-            attention_mask: (B, S), 0 for padding.
+            attention_mask: (B, S), 0 for padding; or (B, 1, S, S) bool, what each token attends to.
+            position_ids: (B, S) places of the tokens, where they are not 0, 1, 2 ...
 
         Returns:
             (B, S, D).
         """
-        return self.lower(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        how = {'attention_mask': attention_mask, 'position_ids': position_ids, 'use_cache': False}
+        return self.lower(input_ids=input_ids, **how).last_hidden_state
 
-    def logits(self, hidden: Tensor, attention_mask: Tensor, wanted: Tensor) -> Tensor:
+    def logits(
+        self, hidden: Tensor, attention_mask: Tensor, wanted: Tensor, position_ids: Tensor | None = None
+    ) -> Tensor:
         """What follows some of the tokens.
 
         Args:
             hidden: (B, S, D) of :meth:`texts`.
-            attention_mask: (B, S), 0 for padding.
+            attention_mask: as for :meth:`texts`.
             wanted: (B, S) bool, the tokens whose successors are asked for; A of them.
+            position_ids: as for :meth:`texts`.
 
         Returns:
             (A, V), row after row.
         """
-        states = self.upper(inputs_embeds=hidden, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        return self.head(states[wanted])
+        how = {'attention_mask': attention_mask, 'position_ids': position_ids, 'use_cache': False}
+        return self.head(self.upper(inputs_embeds=hidden, **how).last_hidden_state[wanted])
 
 
 def split_decoder(language_model: nn.Module, layer: int) -> SplitDecoder:

@@ -43,6 +43,25 @@ def test_both_parts_say_what_the_whole_says(kind):
     assert len(model.get_decoder().layers) == 3  # the model is as it was
 
 
+def test_two_answers_behind_one_question_are_read_as_if_each_stood_alone():
+    model, blocks = hearing_model()
+    audio, heard, ids = inputs()
+    parts = split_decoder(model, 1)
+    together = torch.cat([ids[:1], ids[1:, :2]], dim=1)  # two of question, two of either answer
+    places = torch.tensor([[0, 1, 2, 3, 2, 3]])
+    allowed = torch.ones(6, 6, dtype=torch.bool).tril()
+    allowed[4:, 2:4] = False
+    allowed = allowed[None, None]
+    alone = torch.cat([ids[:1, :2], ids[1:, :2]], dim=1)
+    with torch.no_grad(), blocks.hearing(audio[:1], heard[:1]):
+        found = parts.logits(
+            parts.texts(together, allowed, places), allowed, torch.ones(1, 6, dtype=torch.bool), places
+        )
+        for row, where in ((ids[:1], [0, 1, 2, 3]), (alone, [0, 1, 4, 5])):
+            whole = model(input_ids=row, use_cache=False).logits[0]
+            torch.testing.assert_close(found[where], whole)
+
+
 def test_gradients_reach_the_blocks_through_frozen_layers():
     model, blocks = hearing_model()
     model.requires_grad_(False)
