@@ -154,16 +154,18 @@ def _run(
         ):
             for count, (record, is_new) in enumerate(in_order(files, done, fresh), start=1):
                 _say_problems(record, quiet=quiet)
-                if kept is None:
-                    _show(record, as_jsonl=as_jsonl, several=several)
-                elif is_new:
+                if kept is not None and is_new:
                     kept.write(record)
+                if kept is None or as_jsonl:
+                    _show(record, as_jsonl=as_jsonl, several=several)
                 failed += 'error' in record
                 on_progress(count, len(files))
     except QuestionError as error:
         raise _refused(str(error)) from error
     if failed and several:
         console.say(f'{failed} of {len(files)} files failed')
+    if output is not None and not as_jsonl:
+        console.result(str(output))
     raise typer.Exit(1 if failed else 0)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nemo_audio_restore.data.listening import Listening, NothingToHearError
@@ -76,15 +75,20 @@ def pair_up(
         B pairs.
 
     Raises:
-        NothingToHearError: no recordings, or another number than of prompts.
+        NothingToHearError: no recordings, another number than of prompts, or lengths that do not fit.
     """
     if isinstance(prompts, str):
         raise QuestionError('prompts must be a list of questions; got a single text')
     if audios is None:
         raise NothingToHearError(f'{len(prompts)} question(s) but no recording: give audios')
     if isinstance(audios, Tensor):
-        lens = audio_lens if audio_lens is not None else torch.full((len(audios),), audios.shape[-1])
-        audios = [audio[..., : int(length)] for audio, length in zip(audios, lens, strict=True)]
+        longest = audios.shape[-1]
+        lens = [longest] * len(audios) if audio_lens is None else [int(length) for length in audio_lens]
+        if len(lens) != len(audios) or not all(0 < length <= longest for length in lens):
+            raise NothingToHearError(
+                f'audio_lens must be {len(audios)} numbers of samples from 1 to {longest}; got {lens}'
+            )
+        audios = [audio[..., :length] for audio, length in zip(audios, lens, strict=True)]
     elif audio_lens is not None:
         raise NothingToHearError('audio_lens belongs to audios in one tensor; a list needs none')
     if len(audios) != len(prompts):

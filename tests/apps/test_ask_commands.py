@@ -203,7 +203,10 @@ def test_lines_of_json_appear_when_complete_and_a_stopped_run_goes_on(listener, 
     assert all(record['question'] == 'Which?' and record['answer'] == 'answer to Which?' for record in records)
     again = run('ask', folder, 'Which?', '-m', 'x', '-o', target)
     assert again.exit_code == 2 and 'allow it with --overwrite' in again.stderr
-    assert run('ask', folder, 'Which?', '-m', 'x', '-o', target, '--overwrite').exit_code == 0
+    assert done.stdout == f'{target}\n'
+    replaced = run('ask', folder, 'Which?', '-m', 'x', '-o', target, '--overwrite', '--jsonl')
+    assert replaced.exit_code == 0
+    assert replaced.stdout == target.read_text()  # lines go to both places
 
 
 def test_answers_to_another_question_and_failures_are_not_taken_over(listener, folder, tmp_path):

@@ -128,6 +128,16 @@ def test_probabilities_of_options_do_not_depend_on_their_order(model):
         ({'prompts': ['<audio> <audio> what'], 'audios': CLIPS[:1]}, QuestionError, '2 <audio> tags'),
         ({'prompts': 'what', 'audios': CLIPS[:1]}, QuestionError, 'must be a list'),
         ({'prompts': ['what'], 'audios': CLIPS[:1], 'audio_lens': torch.ones(1)}, NothingToHearError, 'one tensor'),
+        (
+            {'prompts': ['what'], 'audios': torch.ones(1, 9), 'audio_lens': torch.tensor([10])},
+            NothingToHearError,
+            r'must be 1 numbers of samples from 1 to 9; got \[10\]',
+        ),
+        (
+            {'prompts': ['what'], 'audios': torch.ones(1, 9), 'audio_lens': torch.tensor([3, 3])},
+            NothingToHearError,
+            r'must be 1 numbers of samples',
+        ),
         ({}, ValueError, 'either conversations, or prompts'),
         ({'conversations': [[{'role': 'user', 'content': 'what'}]]}, NothingToHearError, 'this conversation has 0'),
         ({'conversations': [[]]}, QuestionError, 'one turn of the role user'),

@@ -90,6 +90,30 @@ def test_log_mel_and_features_of_windows(parts, arrays):
 
 
 @torch.no_grad()
+def test_pictures_patches_and_stages_inside_the_tower(parts, arrays):
+    encoder = parts.audio_tower.clap.audio_encoder
+    seen = {}
+
+    def keep(name, value):
+        seen[name] = value[0] if isinstance(value, tuple) else value
+
+    hooks = [
+        encoder.patch_embed.register_forward_pre_hook(lambda layer, given: keep('picture', given[0])),
+        encoder.patch_embed.register_forward_hook(lambda layer, given, out: keep('patches', out)),
+    ]
+    for index, stage in enumerate(encoder.layers):
+        hooks.append(stage.register_forward_hook(lambda layer, given, out, index=index: keep(index, out)))
+    parts.audio_tower.encode_mel(arrays['mel_db'][:, None])
+    for hook in hooks:
+        hook.remove()
+    assert close(seen['picture'][0, 0], arrays['htsat_img_clip0'], 1e-5)
+    assert close(seen['patches'][0], arrays['htsat_patch_embed_clip0'], 1e-5)
+    assert close(seen[1][0], arrays['htsat_stage1_out_clip0'], 1e-5)
+    for index in range(4):
+        assert close(seen[index].mean(dim=1), arrays[f'htsat_stage{index}_out_mean'], 1e-5)
+
+
+@torch.no_grad()
 def test_features_of_fused_pictures(parts, arrays):
     single = arrays['mel_db'][:1].expand(4, -1, -1)
     mel = torch.stack([arrays['fusion_mel'], single])
@@ -103,6 +127,16 @@ def test_transform_with_and_without_mask(parts, arrays):
     mask = arrays['at_mask'].bool()
     assert close(transform(tokens, mask)[mask], arrays['at_out'][mask], 1e-5)
     assert close(transform(tokens, torch.ones_like(mask)), arrays['at_out_nomask'], 1e-5)
+    seen = [tokens]
+    hooks = [
+        layer.register_forward_hook(lambda layer, given, out: seen.append(out))
+        for layer in (transform.norm, transform.layers[0])
+    ]
+    transform(tokens, mask)
+    for hook in hooks:
+        hook.remove()
+    assert close(seen[1], arrays['at_after_first_norm'], 1e-5)
+    assert close(seen[2][mask], arrays['at_layer0_out'][mask], 1e-5)
     angles = torch.outer(torch.arange(24.0), transform.inverse_frequencies).repeat(1, 2)
     assert close(angles, arrays['at_rope_freqs'], 1e-5)
 
@@ -113,6 +147,11 @@ def test_gated_block(parts, arrays):
     heard = (*block.keys_and_values(arrays['xb_media'][:, :, 0]), arrays['xb_media_mask'][:, :, 0].bool())
     assert close(block.attend(arrays['xb_x'], *heard), arrays['xb_attn_out'], 1e-5)
     assert close(block(arrays['xb_x'], *heard), arrays['xb_out'], 1e-5)
+    # Training let a text hear the first audio tokens alone; answering does not, and so neither do we.
+    for count in (1, 4, 24):
+        mask = heard[2] & (torch.arange(24) < count)
+        found = block(arrays['xb_x'], *heard[:2], mask)
+        assert close(found, arrays[f'xb_out_trainrepo_w{count}'], 1e-5), count
 
 
 @torch.no_grad()
@@ -213,6 +252,7 @@ def test_likeness_of_audio_and_text(parts, arrays, folder):
                 tensors['module.audio_branch.' + name.removeprefix(prefix)] = released.read(name)
     config = {name: value for name, value in facts['t5_config'].items() if name in T5_SIZES}
     model = af_clap_of(tensors, T5EncoderModel(T5Config(**config)), source='the reference')
+    assert close(arrays['htsat_encodings'].mean(dim=1), expected['pooled_audio'], 1e-5)
     assert close(model.embed_features(arrays['htsat_encodings']), expected['audio_embed'], 1e-5)
     assert close(model.embed_text(expected['text_ids'], expected['text_mask']), expected['text_embed'], 1e-5)
     windows = arrays['clips_i16'][:1].float() / 32767
