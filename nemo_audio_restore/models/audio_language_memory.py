@@ -1,4 +1,7 @@
-"""Restoring an audio-language model with billions of weights: the file's pages become the weights."""
+"""Restoring an audio-language model with billions of weights: the file's pages become the weights.
+
+The unpacked file keeps its place on the disk until the process ends, though it has no name any more.
+"""
 
 import torch
 from lightning.pytorch import Trainer
