@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = 'stable_audio_44k_small'
 DEFAULT_SECONDS = 8.0
 BITS = ('16', '24', 'float')
-CLIP_POLICIES = ('none', 'clamp', 'rescale')
+LIMIT = 'limit'
+CLIP_POLICIES = ('none', LIMIT, 'clamp', 'rescale')
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ def generate(
     bits: Annotated[str | None, typer.Option(help='16, 24 or float; default: float for wav, 24 for flac.')] = None,
     clip: Annotated[
         str | None,
-        typer.Option(help='Above full scale: none (warn), clamp or rescale; default: rescale, none for recordings.'),
+        typer.Option(
+            help='Above full scale: none (warn), limit, clamp, rescale; default: limit, none for recordings.'
+        ),
     ] = None,
     name: Annotated[
         str | None,
@@ -153,7 +156,7 @@ def generate(
             {key: value for key, value in changes.items() if value is not None},
             _given(init_audio, strength, inpaint, span or [], continue_from),
             tuple(path for path in (init_audio, inpaint, continue_from) if path is not None),
-            loudness, batch_size, bits, clip or ('none' if inpaint or continue_from else 'rescale'),
+            loudness, batch_size, bits, clip or ('none' if inpaint or continue_from else LIMIT),
             sidecar, overwrite, quiet, verbose,
         )  # fmt: skip
         jobs = clip_targets.plan_clips(texts, range(seed, seed + seeds), output, file_format=file_format, name=name)
@@ -375,14 +378,17 @@ def _keep(clip: 'GeneratedClip', outcome: _Outcome, request: _Request, identity:
     """Writes a clip and its record; a clip that cannot be written does not stop the others."""
     from nemo_audio_restore.files.audio import BLOCK_SAMPLES, AudioFileError
     from nemo_audio_restore.files.writer import AudioWriter
+    from nemo_audio_restore.generation import limited
     from nemo_audio_restore.reporting import write_clip_provenance
 
+    if request.clip == LIMIT:
+        clip = limited(clip)
     target = outcome.job.target
     channels, num_samples = clip.audio.shape
     try:
         with AudioWriter(
             target, sample_rate=clip.sample_rate, channels=channels, num_samples=num_samples, bits=request.bits,
-            clip=request.clip, overwrite=request.overwrite,
+            clip='none' if request.clip == LIMIT else request.clip, overwrite=request.overwrite,
         ) as writer:  # fmt: skip
             for start in range(0, num_samples, BLOCK_SAMPLES):
                 writer.write(clip.audio[:, start : start + BLOCK_SAMPLES])

@@ -2,7 +2,7 @@
 
 from nemo_audio_restore.generation.engine import generate_clips
 from nemo_audio_restore.generation.given import Continuation, Inpainting, Variation, given_audio
-from nemo_audio_restore.generation.level import at_loudness
+from nemo_audio_restore.generation.level import at_loudness, limited
 from nemo_audio_restore.generation.protocol import GeneratedClip, GenerationStep, LatentGenerator
 from nemo_audio_restore.generation.sampling import run_sampler, sampler_times
 from nemo_audio_restore.generation.settings import SAMPLERS, GenerationError, SamplerSettings
@@ -20,6 +20,7 @@ __all__ = [
     'at_loudness',
     'generate_clips',
     'given_audio',
+    'limited',
     'run_sampler',
     'sampler_times',
 ]

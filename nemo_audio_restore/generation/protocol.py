@@ -116,6 +116,7 @@ class GeneratedClip:
         seconds: wall time of its batch, divided by the clips in it.
         loudness_lufs: as measured before the gain, or None where no loudness was asked for.
         gain_db: applied to reach the loudness that was asked for, or what full scale allows.
+        limited_db: by how much the loudest moment was turned down to stay below full scale, 0 or negative.
     """
 
     audio: np.ndarray = field(repr=False)
@@ -131,6 +132,7 @@ class GeneratedClip:
     seconds: float = 0.0
     loudness_lufs: float | None = None
     gain_db: float = 0.0
+    limited_db: float = 0.0
 
     @property
     def duration_s(self) -> float:

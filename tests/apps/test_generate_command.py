@@ -95,6 +95,30 @@ def test_seeds_of_one_file_stand_in_its_name_and_give_what_each_gives_alone(tmp_
     assert np.abs(first - second).max() > 0.1
 
 
+def test_one_loud_moment_does_not_turn_the_whole_clip_down(tmp_path, models, monkeypatch):
+    from stand_in_generator import GaussianGenerator
+
+    decode = GaussianGenerator.decode
+
+    def with_a_click(self, *arguments, **more):
+        audio = 0.1 * decode(self, *arguments, **more)
+        audio[:, 0, 1000] = -4.0
+        return audio
+
+    monkeypatch.setattr(GaussianGenerator, 'decode', with_a_click)
+    written = {}
+    for policy in ('limit', 'rescale', 'none'):
+        options = () if policy == 'limit' else ('--clip', policy)
+        result = run('rain', '-o', tmp_path / f'{policy}.wav', '--seconds', 0.25, *options)
+        assert result.exit_code == 0, result.stderr
+        written[policy], _ = soundfile.read(tmp_path / f'{policy}.wav', dtype='float32')
+    assert 0.9 < np.abs(written['limit']).max() < 1.0
+    np.testing.assert_array_equal(written['limit'][:900], written['none'][:900])
+    assert np.abs(written['rescale'][:900]).max() < 0.3 * np.abs(written['limit'][:900]).max()
+    record = json.loads(next(tmp_path.glob('limit*.json')).read_text())
+    assert record['clip']['limited_db'] == pytest.approx(-12.3, abs=0.2)
+
+
 def test_a_prompt_that_is_too_long_is_cut_with_one_plain_line(tmp_path, models, monkeypatch):
     from stand_in_generator import GaussianGenerator
 
@@ -166,7 +190,7 @@ def test_a_recording_goes_on_and_a_clip_is_varied(tmp_path, models):
         (['rain', '--inpaint', 'in.wav', '--span', '0.1:0.2', '--loudness', '-16'], 'leave it out'),
         (['rain', '--loudness', '3'], '-60 to -5 LUFS; got 3'),
         (['rain', '--bits', '20'], 'choose from 16, 24, float'),
-        (['rain', '--clip', 'squash'], 'choose from none, clamp, rescale'),
+        (['rain', '--clip', 'squash'], 'choose from none, limit, clamp, rescale'),
         (['rain', '--prompts-file', 'none.txt'], 'none.txt cannot be read'),
         (['--prompts-file', 'empty.txt'], 'holds no prompts'),
         (['rain', '-o', 'a.mp3'], 'must end in .wav or .flac'),

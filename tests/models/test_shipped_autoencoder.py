@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nemo_audio_restore.checkpoints.registry import PRETRAINED_FOLDER
-from nemo_audio_restore.evaluation.reconstruction import mel_distance, stft_distance
+from nemo_audio_restore.evaluation.reconstruction import mel_distance, panning_distance, stft_distance
 from nemo_audio_restore.models.audio_autoencoder import AudioAutoencoderModel
 
 
@@ -36,7 +36,7 @@ def test_file_is_small_and_holds_the_network_alone(model):
 
 def test_latents_are_of_about_unit_deviation(model, chords):
     latents = model.encode(chords[None])
-    assert latents.shape == (1, 32, 65)
+    assert latents.shape == (1, 36, 65)
     assert 0.4 < float(latents.square().mean().sqrt()) < 2.0
 
 
@@ -47,7 +47,6 @@ def test_decoded_music_has_the_spectrum_of_the_music(model, chords):
 
 
 def test_width_is_that_of_the_music(model, chords):
-    # Which side a sound is on is lost, as the card says; how wide everything is together is not.
     mono = chords.mean(dim=0).expand(2, -1)
     wide = torch.stack([mono[0], mono[0].roll(44100)])
     widths = []
@@ -55,6 +54,15 @@ def test_width_is_that_of_the_music(model, chords):
         left, right = model(audio[None].contiguous())[0].detach()
         widths.append(10 * torch.log10((left - right).square().mean() / (left + right).square().mean()))
     assert widths[0] < -8 and widths[1] > widths[0] + 4
+
+
+def test_sounds_come_back_on_their_side(model, chords):
+    decoded = model(chords[None])[0].detach()
+    in_the_middle = decoded.mean(dim=0).expand(2, -1)
+    assert panning_distance(chords, decoded, 44100) < 0.5 * panning_distance(chords, in_the_middle, 44100)
+    tone = 0.3 * torch.sin(2 * torch.pi * 440 * torch.arange(44100) / 44100)
+    left, right = model(torch.stack([tone, 0.25 * tone])[None])[0].detach().square().mean(dim=1).log10() * 10
+    assert float(left - right) == pytest.approx(12, abs=0.5)
 
 
 def test_chunks_equal_the_whole(model, chords):

@@ -5,6 +5,7 @@ import torch
 
 from nemo_audio_restore.checkpoints.registry import list_models
 from nemo_audio_restore.checkpoints.text_encoders import packaged_text_encoder_is_installed
+from nemo_audio_restore.evaluation.adherence import sounding_seconds
 from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
 
 NAME = 'stable_audio_44k_small'
@@ -48,3 +49,16 @@ def test_sounds_are_about_their_prompts(model: LatentDiffusionModel):
 
     assert low_share(kick) > 0.7
     assert low_share(hat) < 0.3
+
+
+@needs_sentence_encoder
+def test_the_network_stops_when_the_condition_says_so(model: LatentDiffusionModel):
+    asked = [2.0, 6.0]
+    noise = torch.randn(2, 36, model.window_latents, generator=torch.Generator().manual_seed(0))
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    with torch.inference_mode():
+        condition = model.condition(['slow piano melody'] * 2, asked)
+        latents = model.sample(noise=noise, condition=condition, steps=STEPS, generators=generators)
+        audio = model.autoencoder.decode(latents)
+    for clip, seconds in zip(audio, asked, strict=True):
+        assert sounding_seconds(clip.numpy(), model.sample_rate) == pytest.approx(seconds, abs=0.5)
