@@ -7,9 +7,10 @@ Excerpts of ten seconds are spread evenly over every track. STFT and MEL are aur
 over both channels, as Stable Audio Open reports its autoencoder (arXiv 2407.14358, table 3); panning is how far the
 level difference of the channels has moved, in six bands. The published rows are on other music (Song Describer without
 singing) and at 2 to 4 times as many numbers a second: they say what is possible, not who is better. Baselines are on
-the same excerpts: silence; the music below 344 Hz in mono, which takes about as many numbers a second as the small
-model's latents; true magnitudes of 1024 samples with the phases of noise; and where training starts, the principal
-components of levels, taken from the very excerpts that they are measured on.
+the same excerpts: the model's latents with those of panning at zero; silence; the music below 344 Hz in mono, which
+takes about as many numbers a second as the small model's latents; true magnitudes of 1024 samples with the phases of
+noise; and where training starts, the principal components of levels, taken from the very excerpts that they are
+measured on.
 
 Intervals are 95 %, resampling whole tracks.
 """
@@ -135,6 +136,11 @@ def main() -> None:
     }
     if isinstance(model.network, SpectralAutoencoder):
         start = components_of(model, excerpts)
+        if model.network.encoder.panning is not None:
+            coders['without its panning'] = (
+                f'{model.compression:g}',
+                lambda audio: _in_the_middle(model.network, audio),
+            )
         coders['where training starts'] = (f'{model.compression:g}', lambda audio: _coded(start, audio))
     table, rows = [], []
     for name, (compression, coder) in coders.items():
@@ -169,6 +175,13 @@ def main() -> None:
 @torch.no_grad()
 def _coded(network: torch.nn.Module, audio: Tensor) -> Tensor:
     return network.decode(network.encode(audio[None]), length=audio.shape[1])[0]
+
+
+@torch.no_grad()
+def _in_the_middle(network: SpectralAutoencoder, audio: Tensor) -> Tensor:
+    latents = network.encode(audio[None])
+    latents[:, network.encoder.learned_channels :] = 0
+    return network.decode(latents, length=audio.shape[1])[0]
 
 
 def _speed(model: AudioAutoencoderModel, audio: Tensor) -> str:
