@@ -3,9 +3,10 @@ r"""Packs the averaged weights of a plain run into a .nemo file for inference, i
     python examples/export_plain.py --config conf/a2sb_44k_small.yaml --checkpoint runs/a2sb_44k_small/last.pt \
         --out a2sb_44k_small.nemo
 
-For runs of train_plain.py, train_codec_plain.py, train_autoencoder_plain.py and train_diffusion_plain.py; the last
-needs ``--autoencoder``, too. Only what inference needs goes into the file: no data set, no loss, no optimizer. The
-latents of a spectral autoencoder become standardised: the run measured their means and deviations.
+For runs of train_plain.py, train_codec_plain.py, train_autoencoder_plain.py, train_language_plain.py and
+train_diffusion_plain.py; the last needs ``--autoencoder``, too. Only what inference needs goes into the file: no data
+set, no loss, no optimizer, no language model of a package. The latents of a spectral autoencoder become standardised:
+the run measured their means and deviations.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from nemo_audio_restore.models.audio_autoencoder import AudioAutoencoderModel
+from nemo_audio_restore.models.audio_language import AudioLanguageModel
 from nemo_audio_restore.models.audio_restore import AudioRestoreModel
 from nemo_audio_restore.models.base import BaseModel
 from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
@@ -52,6 +54,12 @@ KINDS = (
         LatentDiffusionModel,
         ('target', 'conditions', 'network', 'objective', 'window_latents', 'sampler', 'card'),
         {'network': 'network.', 'conditions': 'conditions.'},
+    ),
+    Kind(
+        AudioLanguageModel,
+        ('target', 'audio_tower', 'listening', 'audio_transform', 'cross_attention', 'language_model')
+        + ('tokenizer', 'question', 'card'),
+        {name: f'{name}.' for name in ('audio_tower', 'audio_transform', 'cross_attention')},
     ),
 )
 

@@ -2,13 +2,13 @@ r"""Trains the small audio-language model with plain torch on one CPU core: no N
 
     python examples/prepare_questions.py --captions captions --speech speech --sentences sentences --out questions
     python examples/train_language_plain.py --config conf/audio_flamingo2_small.yaml --data questions \\
-        --out runs/audio_flamingo2_small --minutes 50
+        --out runs/audio_flamingo2_small --minutes 70
 
 It reads the blocks of the same YAML as train.py and the same cut manifests, in two stages. First the audio tower and
 the transform learn to tell the facts apart, without any text. Then the tower is frozen, and the transform and the
 blocks of cross-attention learn to answer. What makes it fast: tokens of recordings are computed once, and so are the
 hidden states of texts in front of the first block; logits are computed for answers alone. The same command again
-resumes the run; export_language.py packs its averaged weights.
+resumes the run; export_plain.py packs its averaged weights.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
 
 from nemo_audio_restore.checkpoints.packaged_language import (
     PACKAGED,
@@ -42,9 +43,10 @@ from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLaye
 from nemo_audio_restore.networks.split_decoder import split_decoder
 
 FLOOR_DB, STEP_DB = -140.0, 0.6  # levels are kept as bytes
-# How often a task is drawn, when facts and when answers are learned.
-SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 2.0, 'count': 2.0, 'order': 3.0, 'tempo': 1.0, 'language': 1.5}
-OTHER_SHARE = 0.5
+# How often a task is drawn, when facts are learned and when answers are: counts and order are the hardest to say.
+FACT_SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 2.0, 'count': 2.0, 'order': 3.0, 'tempo': 1.0, 'language': 1.5}
+SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 2.5, 'count': 5.0, 'order': 4.0, 'tempo': 0.7, 'language': 1.0}
+OTHER_SHARE = 0.4
 FACTS = ('instrument', 'drum', 'sound', 'count', 'order', 'second', 'tempo', 'key', 'language', 'kind')
 
 
@@ -97,30 +99,25 @@ class Head(nn.Module):
         return self.out((weights[..., None] * tokens).sum(dim=1))
 
 
-class Audio:
-    """Recordings of a manifest: levels for the first stage, windows for the second."""
-
-    def __init__(self, cuts: Mapping[str, dict], folder: Path, tower: nn.Module, listening: Listening, cache: Path):
-        known: dict[str, np.ndarray] = {}
-        if cache.exists():
-            with np.load(cache) as kept:
-                known = {name: kept[name] for name in kept.files}
-        missing = [name for name in cuts if name not in known]
-        for name in missing:
-            path = folder / cuts[name]['recording']['sources'][0]['source']
-            known[name] = self.levels(listening.read(path), tower)
-        if missing:
-            partial = cache.with_suffix('.partial.npz')
-            np.savez(partial, **known)
-            os.replace(partial, cache)
-        self.recordings = {name: Recording(known[name], facts_of(cut)) for name, cut in cuts.items()}
-
-    @staticmethod
-    @torch.no_grad()
-    def levels(windows: Tensor, tower: nn.Module) -> np.ndarray:
-        """(W, F, N) bytes of windows (W, T)."""
-        decibels = tower.log_mel.decibels(windows)
-        return ((decibels - FLOOR_DB) / STEP_DB).round().clamp(0, 255).to(torch.uint8).numpy()
+@torch.no_grad()
+def read_recordings(
+    cuts: Mapping[str, dict], folder: Path, tower: nn.Module, listening: Listening, cache: Path
+) -> dict[str, Recording]:
+    """The recordings of a manifest by name; levels are kept in ``cache``."""
+    known: dict[str, np.ndarray] = {}
+    if cache.exists():
+        with np.load(cache) as kept:
+            known = {name: kept[name] for name in kept.files}
+    missing = [name for name in cuts if name not in known]
+    for name in missing:
+        windows = listening.read(folder / cuts[name]['recording']['sources'][0]['source'])
+        steps = (tower.log_mel.decibels(windows) - FLOOR_DB) / STEP_DB
+        known[name] = steps.round().clamp(0, 255).to(torch.uint8).numpy()
+    if missing:
+        partial = cache.with_suffix('.partial.npz')
+        np.savez(partial, **known)
+        os.replace(partial, cache)
+    return {name: Recording(known[name], facts_of(cut)) for name, cut in cuts.items()}
 
 
 def decibels(levels: Sequence[np.ndarray]) -> Tensor:
@@ -154,11 +151,11 @@ class FactStage:
 
     name, batch_size, rate = 'facts', 48, 2e-3
 
-    def __init__(self, listener: Listener, audio: Audio):
+    def __init__(self, listener: Listener, audio: Mapping[str, Recording]):
         self.listener, self.audio = listener, audio
-        facts = [(fact, label, one) for one in audio.recordings.values() for fact, label in one.facts.items()]
+        facts = [(fact, label, one) for one in audio.values() for fact, label in one.facts.items()]
         known = [item for item in facts if item[0] != 'second']
-        self.draws = Draws(known, SHARES, other_share=OTHER_SHARE)
+        self.draws = Draws(known, FACT_SHARES, other_share=OTHER_SHARE)
         self.trained = (listener.audio_tower, listener.audio_transform, listener.heads)
 
     def loss(self, rng: np.random.Generator) -> Tensor:
@@ -182,13 +179,13 @@ class FactStage:
         return torch.stack(losses).sum() / self.batch_size
 
     @torch.no_grad()
-    def validate(self, held: Audio, averaged: Listener) -> dict[str, float]:
+    def validate(self, held: Mapping[str, Recording], averaged: Listener) -> dict[str, float]:
         """Accuracy of every fact on recordings that were not trained."""
         averaged.eval()
         right: dict[str, list[bool]] = {}
-        names = list(held.recordings)
+        names = list(held)
         for first in range(0, len(names), 64):
-            some = [held.recordings[name] for name in names[first : first + 64]]
+            some = [held[name] for name in names[first : first + 64]]
             pictures = averaged.audio_tower.log_mel.relative(decibels([one.levels[0] for one in some]))
             for fact, logits in averaged.told(pictures).items():
                 for one, best in zip(some, logits.argmax(dim=1).tolist(), strict=True):
@@ -227,7 +224,7 @@ class AnswerStage:
     name, rate, gate_rate = 'answers', 2e-3, 16e-3
     batch_sizes = {'words': 48, 'options': 24}
 
-    def __init__(self, listener: Listener, audio: Audio, asked: Sequence[Question], texts: Texts):
+    def __init__(self, listener: Listener, audio: Mapping[str, Recording], asked: Sequence[Question], texts: Texts):
         self.listener, self.texts = listener, texts
         # The tower has learned on the same recordings: roughened, they are as hard as unknown ones.
         rng = np.random.default_rng(5)
@@ -257,13 +254,15 @@ class AnswerStage:
 
 
 @torch.no_grad()
-def encoded(listener: Listener, audio: Audio, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
+def encoded(
+    listener: Listener, audio: Mapping[str, Recording], rng: np.random.Generator | None = None
+) -> dict[str, Tensor]:
     """(W * N, D) tokens of every recording in half precision, from the frozen tower; ``rng`` roughens them."""
-    tower, names = listener.audio_tower.eval(), list(audio.recordings)
+    tower, names = listener.audio_tower.eval(), list(audio)
     found = {}
     for first in range(0, len(names), 32):
         some = names[first : first + 32]
-        levels = [audio.recordings[name].levels for name in some]
+        levels = [audio[name].levels for name in some]
         pictures = decibels(list(np.concatenate(levels)))
         pictures = pictures if rng is None else roughened(pictures, rng, masked=[False] * len(pictures))
         tokens = tower.encode_pictures(tower.log_mel.relative(pictures)).half()
@@ -280,7 +279,9 @@ def padded_tokens(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def validated(stage: AnswerStage, held: Audio, asked: Sequence[Question], averaged: Listener) -> dict[str, float]:
+def validated(
+    stage: AnswerStage, held: Mapping[str, Recording], asked: Sequence[Question], averaged: Listener
+) -> dict[str, float]:
     """Share of answers in words of which every token is the likeliest, with the right recordings and with others."""
     averaged.eval()
     tokens = encoded(averaged, held)
@@ -399,17 +400,14 @@ def train(options: argparse.Namespace) -> None:
     if config['language_model']['weights'] != PACKAGED:
         raise SystemExit(f'this trainer knows {PACKAGED} alone; train.py trains with any language model')
     listening = build(config['listening'], Listening)
-    run = Run(
-        Listener(config, config['language_model']['config']['hidden_size']).to(memory_format=torch.channels_last),
-        options.out,
-    )
+    width = config['language_model']['config']['hidden_size']
+    run = Run(Listener(config, width).to(memory_format=torch.channels_last), options.out)
     sets, audio = {}, {}
     for split in ('train', 'validation'):
-        questions, cuts = read_questions(options.data / f'{split}.jsonl.gz')
-        sets[split] = questions
+        sets[split], cuts = read_questions(options.data / f'{split}.jsonl.gz')
         tower = run.listener.audio_tower
-        audio[split] = Audio(cuts, options.data, tower, listening, options.out / f'{split}.npz')
-        print(f'{split}: {len(questions)} questions about {len(cuts)} recordings', flush=True)
+        audio[split] = read_recordings(cuts, options.data, tower, listening, options.out / f'{split}.npz')
+        print(f'{split}: {len(sets[split])} questions about {len(cuts)} recordings', flush=True)
     if run.stage == 'facts':
         stage = FactStage(run.listener, audio['train'])
         minutes = options.minutes * options.facts_share
@@ -418,21 +416,15 @@ def train(options: argparse.Namespace) -> None:
     model = load_packaged_language_model()
     for listener in (run.listener, run.averaged):
         listener.cross_attention.attach(model)
-    questions = QuestionTokenizer(
-        fast_tokenizer(config['tokenizer']['eos_token']), build(config['question'], QuestionFormat)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=load_packaged_tokenizer(), eos_token=config['tokenizer']['eos_token']
     )
+    questions = QuestionTokenizer(tokenizer, build(config['question'], QuestionFormat))
     texts = Texts(questions, split_decoder(model, min(config['cross_attention']['layers'])))
     answers = AnswerStage(run.listener, audio['train'], sets['train'], texts)
     minutes = options.minutes * (1 - options.facts_share)
     held = (audio['validation'], sets['validation'], run.averaged)
     train_stage(answers, run, options, minutes, lambda: validated(answers, *held))
-
-
-def fast_tokenizer(eos_token: str) -> Any:
-    """The packaged tokenizer as transformers wraps it."""
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast(tokenizer_object=load_packaged_tokenizer(), eos_token=eos_token)
 
 
 def main() -> None:
@@ -441,10 +433,10 @@ def main() -> None:
     parser.add_argument('--config', type=Path, required=True, help='YAML with the blocks')
     parser.add_argument('--data', type=Path, required=True, help='folder with train.jsonl.gz and validation.jsonl.gz')
     parser.add_argument('--out', type=Path, required=True, help='folder for log and checkpoint; resumes from it')
-    parser.add_argument('--minutes', type=float, default=50, help='wall-clock budget of both stages together')
-    parser.add_argument('--facts-share', type=float, default=0.45, help='of the budget for the first stage')
+    parser.add_argument('--minutes', type=float, default=70, help='wall-clock budget of both stages together')
+    parser.add_argument('--facts-share', type=float, default=0.4, help='of the budget for the first stage')
     parser.add_argument('--max-steps', type=int, default=10**9, help='of each stage')
-    parser.add_argument('--ema-decay', type=float, default=0.995)
+    parser.add_argument('--ema-decay', type=float, default=0.99)
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--validation-minutes', type=float, default=4)
     options = parser.parse_args()

@@ -4,7 +4,7 @@ import gzip
 import json
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import soxr
 
 from nemo_audio_restore.data.corpus import SPLITS
 from nemo_audio_restore.data.question_words import FORMS, Asked, ask_about
+from nemo_audio_restore.files.audio import probe
 from nemo_audio_restore.files.writer import write_audio
 
 SAMPLE_RATE = 16000
@@ -55,7 +56,6 @@ class Known:
     source: str
     licence: str
     near: bool = False
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 def save_recording(name: str, audio: np.ndarray, sample_rate: int, folder: Path) -> None:
@@ -148,15 +148,13 @@ def write_question_manifests(
 
 
 def _cuts(known: Known, relative: Path, audio_folder: Path, number: int, seed: int) -> list[dict]:
-    import soundfile
-
-    info = soundfile.info(audio_folder / f'{known.name}.flac')
+    info = probe(audio_folder / f'{known.name}.flac')
     recording = {
         'id': known.name,
         'sources': [{'type': 'file', 'channels': [0], 'source': (relative / f'{known.name}.flac').as_posix()}],
         'sampling_rate': SAMPLE_RATE,
-        'num_samples': info.frames,
-        'duration': info.frames / SAMPLE_RATE,
+        'num_samples': info.num_samples,
+        'duration': info.duration_s,
         'channel_ids': [0],
     }
     rows = []
