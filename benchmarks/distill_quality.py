@@ -39,7 +39,7 @@ from nemo_audio_restore.distillation.renderers import FMSynthesizer, ImpactSynth
 from nemo_audio_restore.distillation.tasks import follow_prompt
 from nemo_audio_restore.evaluation.naming import ClassNamer, class_features, score_names
 from nemo_audio_restore.evaluation.report import bootstrap_interval, markdown_table
-from nemo_audio_restore.files.audio import read_audio
+from nemo_audio_restore.files.audio import AudioFileError, probe, read_audio
 from nemo_audio_restore.models.latent_diffusion import LatentDiffusionModel
 from nemo_audio_restore.models.latent_diffusion_prior import LatentDiffusionPrior
 
@@ -78,7 +78,7 @@ def corpus_hits(data: Path, splits: Sequence[str]) -> list[Hit]:
 
 
 def package_hits(folder: Path) -> list[Hit]:
-    """Hits of Debian packages that no corpus of ours uses; downloaded with apt-get when missing."""
+    """Hits of Debian packages that no corpus of ours uses, but for files that cannot be read; fetched when missing."""
     found = []
     for package in SAMPLE_PACKAGES:
         root = folder / package
@@ -87,10 +87,19 @@ def package_hits(folder: Path) -> list[Hit]:
         for path in sorted(root.rglob('*')):
             if path.suffix.lower() not in ('.wav', '.flac', '.ogg') or path.parent.name in ('beats', 'bassloops'):
                 continue
-            for kind, (_, pattern) in DRUMS.items():
-                if re.search(pattern, path.stem.lower()):
-                    found.append(Hit(path, kind, f'{package}/{path.parent.name}'))
+            kinds = [kind for kind, (_, pattern) in DRUMS.items() if re.search(pattern, path.stem.lower())]
+            if kinds and readable(path):
+                found.append(Hit(path, kinds[0], f'{package}/{path.parent.name}'))
     return found
+
+
+def readable(path: Path) -> bool:
+    """Whether a file is audio, whatever its name says."""
+    try:
+        probe(path)
+    except AudioFileError:
+        return False
+    return True
 
 
 def first_second(audio: np.ndarray, rate: int) -> np.ndarray:

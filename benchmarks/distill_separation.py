@@ -32,7 +32,7 @@ PAIRS = (
     (('effect', 'kick drum'), ('instrument', 'accordion')),
     (('effect', 'hand clap'), ('instrument', 'brass')),
 )
-MIXED_S = 1.5
+MIXED_S = 1.0
 LEVEL = 0.08
 NOISE_DB = -10.0
 
