@@ -46,7 +46,7 @@ FLOOR_DB, STEP_DB = -140.0, 0.6  # levels are kept as bytes
 # How often a task is drawn, when facts are learned and when answers are: counts and order are the hardest to say.
 FACT_SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 2.0, 'count': 2.0, 'order': 3.0, 'tempo': 1.0, 'language': 1.5}
 SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 2.5, 'count': 5.0, 'order': 4.0, 'tempo': 0.7, 'language': 1.0}
-OTHER_SHARE = 0.4
+OTHER_SHARE, GATE_SPEED = 0.4, 8.0
 FACTS = ('instrument', 'drum', 'sound', 'count', 'order', 'second', 'tempo', 'key', 'language', 'kind')
 
 
@@ -149,14 +149,14 @@ def roughened(levels: Tensor, rng: np.random.Generator, *, masked: Sequence[bool
 class FactStage:
     """The first stage: tower, transform and heads learn facts."""
 
-    name, batch_size, rate = 'facts', 48, 2e-3
+    name, batch_size = 'facts', 48
 
     def __init__(self, listener: Listener, audio: Mapping[str, Recording]):
         self.listener, self.audio = listener, audio
         facts = [(fact, label, one) for one in audio.values() for fact, label in one.facts.items()]
         known = [item for item in facts if item[0] != 'second']
         self.draws = Draws(known, FACT_SHARES, other_share=OTHER_SHARE)
-        self.trained = (listener.audio_tower, listener.audio_transform, listener.heads)
+        self.rates = {'audio_tower': 2e-3, 'audio_transform': 2e-3, 'heads': 2e-3}
 
     def loss(self, rng: np.random.Generator) -> Tensor:
         """Of one batch: the mean over what is known."""
@@ -221,7 +221,7 @@ class Texts:
 class AnswerStage:
     """The second stage: transform and cross-attention learn to answer, with everything else frozen."""
 
-    name, rate, gate_rate = 'answers', 2e-3, 16e-3
+    name = 'answers'
     batch_sizes = {'words': 48, 'options': 24}
 
     def __init__(self, listener: Listener, audio: Mapping[str, Recording], asked: Sequence[Question], texts: Texts):
@@ -236,7 +236,8 @@ class AnswerStage:
             for kind, forms in kinds.items()
         }
         self.draws = {kind: Draws(own, SHARES, other_share=OTHER_SHARE) for kind, own in items.items()}
-        self.trained = (listener.audio_transform, listener.cross_attention)
+        # The transform knows the facts: large steps while the blocks know nothing would make it forget them.
+        self.rates = {'audio_transform': 2e-4, 'cross_attention': 2e-3}
 
     def loss(self, rng: np.random.Generator) -> Tensor:
         """Of one batch: surprise at the tokens of answers."""
@@ -333,16 +334,17 @@ class Run:
 def optimizer_of(stage: FactStage | AnswerStage, run: Run) -> torch.optim.Optimizer:
     """AdamW on what the stage trains; nothing else has gradients."""
     run.listener.requires_grad_(False)
-    named = [pair for part in stage.trained for pair in part.requires_grad_().named_parameters()]
-    gates = [weight for name, weight in named if name.endswith('_gate')]
-    others = [weight for name, weight in named if not name.endswith('_gate')]
-    groups = [
-        {'params': [weight for weight in others if weight.ndim > 1], 'weight_decay': 0.05, 'rate': stage.rate},
-        {'params': [weight for weight in others if weight.ndim <= 1], 'weight_decay': 0.0, 'rate': stage.rate},
-    ]
-    if gates:  # they begin closed, and as long as they are nothing else learns
-        groups.append({'params': gates, 'weight_decay': 0.0, 'rate': stage.gate_rate})
-    optimizer = torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98), fused=True)
+    groups = []
+    for part, rate in stage.rates.items():
+        named = list(getattr(run.listener, part).requires_grad_().named_parameters())
+        gates = [weight for name, weight in named if name.endswith('_gate')]
+        others = [weight for name, weight in named if not name.endswith('_gate')]
+        wide, narrow = ([w for w in others if (w.ndim > 1) == many] for many in (True, False))
+        groups.append({'params': wide, 'weight_decay': 0.05, 'rate': rate})
+        groups.append({'params': narrow, 'weight_decay': 0.0, 'rate': rate})
+        # Gates begin closed, and as long as they are nothing behind them learns.
+        groups.append({'params': gates, 'weight_decay': 0.0, 'rate': GATE_SPEED * rate})
+    optimizer = torch.optim.AdamW([g for g in groups if g['params']], lr=1e-3, betas=(0.9, 0.98), fused=True)
     if run.optimizer_state is not None:
         optimizer.load_state_dict(run.optimizer_state)
     return optimizer
@@ -405,8 +407,8 @@ def train(options: argparse.Namespace) -> None:
     sets, audio = {}, {}
     for split in ('train', 'validation'):
         sets[split], cuts = read_questions(options.data / f'{split}.jsonl.gz')
-        tower = run.listener.audio_tower
-        audio[split] = read_recordings(cuts, options.data, tower, listening, options.out / f'{split}.npz')
+        cache = options.out / f'{split}.npz'
+        audio[split] = read_recordings(cuts, options.data, run.listener.audio_tower, listening, cache)
         print(f'{split}: {len(sets[split])} questions about {len(cuts)} recordings', flush=True)
     if run.stage == 'facts':
         stage = FactStage(run.listener, audio['train'])

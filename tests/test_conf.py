@@ -19,6 +19,7 @@ OTHER_NAMES = [
     'stable_audio_44k',
     'stable_audio_open_44k',
     'stable_audio_open_small_44k',
+    'audio_flamingo2_small',
     'audio_flamingo2_0.5b',
     'audio_flamingo2_1.5b',
     'audio_flamingo2_3b',

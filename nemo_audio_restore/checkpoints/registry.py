@@ -147,6 +147,16 @@ _MODELS = (
         ),
     ),
     ModelEntry(
+        name='audio_flamingo2_small',
+        model_class='AudioLanguageModel',
+        task='questions about audio',
+        description='Small demonstration of Audio Flamingo 2 on SmolLM2-135M: nine kinds of questions, 58 answers.',
+        location='package://audio_flamingo2_small.nemo',
+        licence='apache-2.0',
+        sample_rate=16000,
+        size_mb=4.2,
+    ),
+    ModelEntry(
         name='audio_flamingo2_0.5b',
         model_class='AudioLanguageModel',
         task='questions about audio',
