@@ -47,8 +47,8 @@ REQUIRED = [
     'pyyaml>=6.0',
     *NEMO,
 ]
-# `generate`: text encoder of the small generators (84 MB of weights), LoRA, and diffusers' pipelines. `language`,
-# `demo` and `bulk` name what further models build on; 0.1 imports none of them.
+# `generate`: text encoder of the small generators (84 MB of weights), LoRA, and diffusers' pipelines. `demo` and `bulk`
+# name what further work builds on; 0.1 imports none of them.
 EXTRAS = {
     'metrics': ["zimtohrli>=0.2.1; platform_machine in 'x86_64 AMD64'", 'scikit-learn>=1.2'],
     'visqol': ['visqol-python>=3.8'],  # its libsvm-official has no wheels: needs a C++ compiler
