@@ -101,12 +101,15 @@ def share_mixture(sources: Tensor, mixture: Tensor, *, n_fft: int = 2048, expone
     return torch.stack([torch.istft(mask * spectrum, **settings, length=mixture.shape[-1]) for mask in masks])
 
 
-def with_phases_of(estimate: Tensor, recording: Tensor, *, n_fft: int = 2048) -> Tensor:
-    """The levels of one sound with the phases of another, so that a decoder need not make phases up.
+def turned_down(recording: Tensor, coded: Tensor, estimate: Tensor, *, n_fft: int = 2048) -> Tensor:
+    """A recording, turned down wherever an estimate is quieter than the recording as the same decoder renders it.
+
+    What the decoder gets wrong is wrong in both and cancels; nothing is turned up, nothing is added.
 
     Args:
-        estimate: (C, T), whose levels are taken.
-        recording: (C, T), whose phases are taken.
+        recording: (C, T).
+        coded: (C, T), the recording encoded and decoded.
+        estimate: (C, T), decoded from other latents.
         n_fft: window of the STFT, in samples.
 
     Returns:
@@ -114,7 +117,9 @@ def with_phases_of(estimate: Tensor, recording: Tensor, *, n_fft: int = 2048) ->
     """
     window = torch.hann_window(n_fft, device=recording.device)
     settings = {'n_fft': n_fft, 'hop_length': n_fft // 4, 'window': window}
-    level, spectrum = (
-        torch.stft(audio, **settings, pad_mode='constant', return_complex=True) for audio in (estimate, recording)
+    before, after, spectrum = (
+        torch.stft(audio, **settings, pad_mode='constant', return_complex=True)
+        for audio in (coded, estimate, recording)
     )
-    return torch.istft(torch.polar(level.abs(), spectrum.angle()), **settings, length=recording.shape[-1])
+    gain = ((after.abs() + 1e-5) / (before.abs() + 1e-5)).clamp(max=1.0)
+    return torch.istft(gain * spectrum, **settings, length=recording.shape[-1])

@@ -15,7 +15,7 @@ from nemo_audio_restore.distillation.renderers import Renderer
 from nemo_audio_restore.distillation.score_distillation import ScoreDistillation
 from nemo_audio_restore.distillation.segments import Work, in_segments, segment_starts
 from nemo_audio_restore.distillation.settings import ENHANCEMENT, SEPARATION, SYNTHESIS, DistillationSettings
-from nemo_audio_restore.distillation.sources import LatentSources, share_mixture, with_phases_of
+from nemo_audio_restore.distillation.sources import LatentSources, share_mixture, turned_down
 from nemo_audio_restore.signal.level import at_level
 
 _SPREAD = 0.3
@@ -150,7 +150,7 @@ def enhance(
         segment_s: longer recordings are drawn piece by piece, with crossfades; None takes what the prior knows.
 
     Returns:
-        (C, T): levels of what the latents decode to, phases of the recording.
+        (C, T): the recording, turned down where the latents that were found are quieter than its own.
 
     Raises:
         ValueError: the prompt or the length does not fit the prior.
@@ -160,12 +160,12 @@ def enhance(
         heard = _heard(segment, prior)
         with torch.no_grad():
             renderer = LatentSources(prior, prior.encode(heard[None]))
+            coded = renderer.sources(segment.shape[-1])[0]
         found = _fit_latents(
             prior, renderer, heard, [prompt], settings or ENHANCEMENT, seed=seed + index, on_iteration=on_iteration,
             checkpoint=file, before=index,
         )  # fmt: skip
-        gain = float(heard.abs().max() / segment.abs().max().clamp_min(1e-12))
-        return with_phases_of(found[0], segment) / max(gain, 1e-12)
+        return turned_down(segment, coded, found[0])
 
     return _in_segments(prior, recording, draw, segment_s=segment_s, checkpoint=checkpoint)
 

@@ -9,7 +9,7 @@ from torch import nn
 from nemo_audio_restore.distillation.analytic_priors import ModesPrior
 from nemo_audio_restore.distillation.renderers import Renderer
 from nemo_audio_restore.distillation.settings import SEPARATION, DistillationSettings
-from nemo_audio_restore.distillation.sources import with_phases_of
+from nemo_audio_restore.distillation.sources import turned_down
 from nemo_audio_restore.distillation.tasks import count_segments, enhance, follow_prompt, longest, separate
 
 RATE = 8000
@@ -160,10 +160,11 @@ def test_enhancement_takes_the_noise_away_and_gamma_says_how_strictly():
     assert errors[1] < 0.3 * errors[0]
 
 
-def test_levels_of_one_sound_take_the_phases_of_another():
+def test_what_an_estimate_lacks_is_turned_down_and_errors_of_the_decoder_cancel():
     recording = tone(400) + tone(1500)
-    made = with_phases_of(-0.5 * tone(400), recording)
-    assert (made - 0.5 * tone(400))[:, 1000:-1000].abs().max() < 0.02 * LEVEL
+    coded, estimate = -0.3 * recording, -0.3 * (0.5 * tone(400) + 2 * tone(1500))
+    made = turned_down(recording, coded, estimate)
+    assert (made - 0.5 * tone(400) - tone(1500))[:, 1000:-1000].abs().max() < 0.02 * LEVEL
 
 
 @pytest.mark.parametrize(
