@@ -36,6 +36,7 @@ from scipy.stats import fisher_exact
 
 from nemo_audio_restore.data.debian import fetch_package
 from nemo_audio_restore.distillation.renderers import FMSynthesizer, ImpactSynthesizer, PatchRenderer, load_patch
+from nemo_audio_restore.distillation.settings import FM_SYNTHESIS, SYNTHESIS
 from nemo_audio_restore.distillation.tasks import follow_prompt
 from nemo_audio_restore.evaluation.naming import ClassNamer, class_features, score_names
 from nemo_audio_restore.evaluation.report import bootstrap_interval, markdown_table
@@ -54,6 +55,7 @@ SAMPLE_PACKAGES = ('hydrogen-data', 'lmms-common')
 KITS = 'hydrogen-drumkits/'
 HEARD_S = 1.0
 SYNTHESIZERS = {'FM': FMSynthesizer, 'impact': ImpactSynthesizer}
+SETTINGS = {'FM': FM_SYNTHESIS, 'impact': SYNTHESIS}
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def fitted(
     if path.exists():
         return start, load_patch(path)
     end = SYNTHESIZERS[name].from_patch(start.to_patch())
-    follow_prompt(prior, end, DRUMS[kind][0], seconds=HEARD_S, seed=seed)
+    follow_prompt(prior, end, DRUMS[kind][0], seconds=HEARD_S, settings=SETTINGS[name], seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     end.save_patch(path)
     return start, load_patch(path)

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nemo_audio_restore.apps import clip_targets, console, inputs, loading
-from nemo_audio_restore.distillation.settings import ENHANCEMENT, SEPARATION, SYNTHESIS, DistillationSettings
+from nemo_audio_restore.distillation.settings import (
+    ENHANCEMENT,
+    FM_SYNTHESIS,
+    SEPARATION,
+    SYNTHESIS,
+    DistillationSettings,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +100,7 @@ class _Run:
             yield lambda iteration, terms: bar(iteration, segments * self.settings['iterations'])
 
 
-def _synthesizer_command(kind: str, title: str) -> None:
+def _synthesizer_command(kind: str, title: str, preset: DistillationSettings) -> None:
     """Adds ``distill KIND``: the commands differ in what they fit, not in what they can be told."""
 
     def command(
@@ -104,10 +110,10 @@ def _synthesizer_command(kind: str, title: str) -> None:
         patch: Patch = None,
         start: Start = None,
         negative: Negative = None,
-        iterations: Iterations = SYNTHESIS.iterations,
-        learning_rate: Rate = SYNTHESIS.learning_rate,
-        guidance: Guidance = SYNTHESIS.guidance,
-        draws: Draws = SYNTHESIS.draws,
+        iterations: Iterations = preset.iterations,
+        learning_rate: Rate = preset.learning_rate,
+        guidance: Guidance = preset.guidance,
+        draws: Draws = preset.draws,
         checkpoint: Checkpoint = None,
         model: Model = DEFAULT_MODEL,
         text_encoder: TextEncoder = None,
@@ -119,16 +125,14 @@ def _synthesizer_command(kind: str, title: str) -> None:
         verbose: Verbose = False,
     ) -> None:
         chosen = {'iterations': iterations, 'learning_rate': learning_rate, 'guidance': guidance, 'draws': draws}
-        run = _Run(
-            SYNTHESIS, chosen, model, device, text_encoder, seed, checkpoint, overwrite, as_json, quiet, verbose
-        )
+        run = _Run(preset, chosen, model, device, text_encoder, seed, checkpoint, overwrite, as_json, quiet, verbose)
         _guarded(run, lambda: _synthesizer(run, kind, prompt, output, seconds, patch, start, negative))
 
     app.command(kind, help=title)(command)
 
 
-_synthesizer_command('fm', 'Finds settings of an FM synthesizer with four oscillators.')
-_synthesizer_command('impact', 'Finds an object that is struck, and the room around it.')
+_synthesizer_command('fm', 'Finds settings of an FM synthesizer with four oscillators.', FM_SYNTHESIS)
+_synthesizer_command('impact', 'Finds an object that is struck, and the room around it.', SYNTHESIS)
 
 
 @app.command('enhance')
