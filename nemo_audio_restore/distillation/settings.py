@@ -42,4 +42,4 @@ class DistillationSettings:
 SYNTHESIS = DistillationSettings()
 FM_SYNTHESIS = DistillationSettings(iterations=160)  # its settings say less of its sound: with 40 it was no drum yet
 SEPARATION = DistillationSettings(draws=4, denoising_steps=1, t_range=(0.3, 0.95), gamma=3.0)
-ENHANCEMENT = DistillationSettings(learning_rate=0.05, draws=4, denoising_steps=1, t_range=(0.05, 0.5), gamma=0.3)
+ENHANCEMENT = DistillationSettings(learning_rate=0.05, draws=4, denoising_steps=1, t_range=(0.3, 0.95), gamma=3.0)
