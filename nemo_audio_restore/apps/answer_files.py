@@ -6,7 +6,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from nemo_audio_restore.models.conversations import HeardRecording
 
 Record = dict[str, Any]
-"""What is known of a file: ``audio``, what was asked, the answer, ``warnings`` and ``error`` where there are some."""
+"""What is known of a file: ``audio``, what was asked and the answer; where it applies ``warnings``, ``error``, and
+``cut``, true for an answer that was cut at its limit of tokens."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Work:
             with self._kept(records[0]):
                 records[0].update(self.answer(heard)[0])
             return
-        with _caught_notes() as notes:
+        with _caught_notes() as caught:
             try:
                 answers = self.answer(heard)
             except Exception:  # also for lack of memory: each alone shows whose fault it was
@@ -77,9 +78,9 @@ class Work:
             for record, recording in zip(records, heard, strict=True):
                 self._answer([record], [recording])
             return
-        for record, answer in zip(records, answers, strict=True):
+        for item, (record, answer) in enumerate(zip(records, answers, strict=True)):
             record.update(answer)
-            _add_notes(record, notes)
+            caught.tell(record, item)
 
     @contextmanager
     def _kept(self, record: Record) -> Iterator[None]:
@@ -88,7 +89,7 @@ class Work:
         from nemo_audio_restore.data.question_text import QuestionError
         from nemo_audio_restore.files.audio import AudioFileError
 
-        with _caught_notes() as notes:
+        with _caught_notes() as caught:
             try:
                 yield
             except QuestionError:
@@ -100,24 +101,38 @@ class Work:
                 if self.verbose:
                     console.say(traceback.format_exc())
                 record['error'] = f'{record["audio"]}: {type(error).__name__}: {error} (-v shows the details)'
-        _add_notes(record, notes)
+        caught.tell(record, 0)
+
+
+@dataclass
+class _Caught:
+    """What the model warned of: audio or text that it does not get, and which items have answers that were cut."""
+
+    notes: list[str] = field(default_factory=list)
+    cut: set[int] = field(default_factory=set)
+
+    def tell(self, record: Record, item: int) -> None:
+        """Writes it into the record of an item."""
+        if self.notes:
+            record['warnings'] = [*record.get('warnings', ()), *self.notes]
+        if item in self.cut:
+            record['cut'] = True
 
 
 @contextmanager
-def _caught_notes() -> Iterator[list[str]]:
-    """A list that holds, at the end, what the model warned of: audio or text that it does not get."""
+def _caught_notes() -> Iterator[_Caught]:
+    """Holds, at the end, what there was to say."""
     from nemo_audio_restore.data.listening import InputWarning
+    from nemo_audio_restore.models.audio_language_answers import CutAnswerWarning
 
-    notes: list[str] = []
+    found = _Caught()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always', InputWarning)
-        yield notes
-    notes += dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, InputWarning))
-
-
-def _add_notes(record: Record, notes: Sequence[str]) -> None:
-    if notes:
-        record['warnings'] = [*record.get('warnings', ()), *notes]
+        warnings.simplefilter('always', CutAnswerWarning)
+        yield found
+    said = [warning.message for warning in caught]
+    found.notes += dict.fromkeys(str(message) for message in said if isinstance(message, InputWarning))
+    found.cut.update(item for message in said if isinstance(message, CutAnswerWarning) for item in message.items)
 
 
 class AnswerFile:

@@ -173,6 +173,9 @@ def _say_problems(record: Record, *, quiet: bool) -> None:
     for note in record.get('warnings', ()):
         if not quiet:
             console.say(f'warning: {note}')
+    if record.get('cut') and not quiet:
+        limit = record['max_tokens']
+        console.say(f'warning: {record["audio"]}: the answer is cut at {limit} tokens; --max-tokens allows more')
     if 'error' in record:
         console.say(f'error: {record["error"]}')
 

@@ -1,5 +1,6 @@
 """Questions to an audio-language model and its answers: written, or chosen among options."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,20 @@ from nemo_audio_restore.signal.audio_windows import WindowBatch, batch_windows
 
 CAPTION_PROMPT = 'Describe the sound in detail.'
 _PAIRS_AT_ONCE = 32
+
+
+class CutAnswerWarning(UserWarning):
+    """Answers are not complete: they were cut at their limit of tokens.
+
+    Args:
+        message: one sentence for the user.
+        items: numbers of these answers in their batch.
+    """
+
+    def __init__(self, message: str, items: Sequence[int] = ()):
+        super().__init__(message)
+        self.items = tuple(items)
+
 
 OnText = Callable[[int, str], None]
 """Called with the number of the item and the next piece of its text."""
@@ -87,7 +102,7 @@ class AnsweringMixin:
             on_text: called with pieces of text as they are written.
 
         Returns:
-            B answers.
+            B answers; a :class:`CutAnswerWarning` says which of them are not complete.
 
         Raises:
             NothingToHearError: a recording is missing, empty, or too many are given.
@@ -122,7 +137,9 @@ class AnsweringMixin:
                     settings=settings,
                     copies=copies,
                     on_token=stream,
+                    on_drop=self.cross_attention.keep,
                 )
+        _warn_of_cut(written, self.questions.eos_id, settings)
         return [self.questions.text(ids) for ids in written]
 
     def ask(
@@ -236,6 +253,15 @@ class AnsweringMixin:
     def _listen(self, recordings: Sequence[Recording], sample_rate: int | None) -> WindowBatch:
         batch = batch_windows([hear(self.listening, recording, sample_rate) for recording in recordings])
         return WindowBatch(batch.windows.to(self._here), batch.mask.to(self._here))
+
+
+def _warn_of_cut(written: Sequence[Sequence[int]], stop_id: int, settings: TextSettings) -> None:
+    cut = [item for item, ids in enumerate(written) if ids[-1] != stop_id]
+    if not cut:
+        return
+    which = 'the answer is' if len(written) == 1 else f'{len(cut)} of {len(written)} answers (items {cut}) are'
+    message = f'{which} cut at {settings.max_new_tokens} tokens; max_new_tokens of TextSettings allows more'
+    warnings.warn(CutAnswerWarning(message, cut), stacklevel=4)  # generate has a decorator
 
 
 class _Pieces:

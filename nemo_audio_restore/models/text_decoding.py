@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 OnToken = Callable[[int, int], None]
 """Called with the number of the item and the token that was written."""
+OnDrop = Callable[[Tensor], None]
+"""Called with the places, in the batch as it stands, of the items that are not complete."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def write_text(
     settings: TextSettings,
     copies: int = 1,
     on_token: OnToken | None = None,
+    on_drop: OnDrop | None = None,
 ) -> list[list[int]]:
     """Continues prompts.
 
@@ -67,11 +70,14 @@ def write_text(
         input_ids: (B, S) prompts, padded on the left.
         attention_mask: (B, S), 0 for padding.
         stop_id: the token that ends a text.
-        padding_id: what ended items go on with.
+        padding_id: what ended items go on with where they are not dropped.
         settings: how text is written.
         copies: the language model makes so many texts of a single prompt, B = 1, as one that hears several
             recordings does; these are the B items.
         on_token: called for every token as soon as it is known, also for the one that ends a text.
+        on_drop: items that have ended leave the batch, and this drops what the model holds of them outside of its
+            cache, such as the recordings that it hears. Without it, or with a cache that holds more than keys and
+            values, they go on with padding; the texts are the same.
 
     Returns:
         The new tokens of each item, with the one that ends it unless the text was cut.
@@ -82,18 +88,28 @@ def write_text(
     if copies > 1:
         _repeat_where_single(cache, copies)
         input_ids, mask, positions = (x.expand(copies, -1) for x in (input_ids, mask, positions))
-    ids = input_ids
-    running = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+    ids, items = input_ids, torch.arange(len(written), device=input_ids.device)
+    running = torch.ones_like(items, dtype=torch.bool)
+    drop = on_drop if _holds_keys_and_values_alone(cache) else None
     for count in range(1, settings.max_new_tokens + 1):
         scores = rules(ids, logits.float())
         token = torch.where(running, _choose(scores, draws), padding_id)
-        for item in running.nonzero().flatten().tolist():
-            written[item].append(int(token[item]))
+        for place in running.nonzero().flatten().tolist():
+            item = int(items[place])
+            written[item].append(int(token[place]))
             if on_token is not None:
                 on_token(item, written[item][-1])
         running = running & (token != stop_id)
         if not running.any() or count == settings.max_new_tokens:
             break
+        if drop is not None and not running.all():
+            rest = running.nonzero().flatten()
+            drop(rest)
+            cache.batch_select_indices(rest)
+            token, ids, mask, positions, items, running = (
+                x[rest] for x in (token, ids, mask, positions, items, running)
+            )
+            draws = [draws[place] for place in rest.tolist()] if draws else draws
         step = token[:, None]
         ids = torch.cat([ids, step], dim=1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
@@ -145,9 +161,16 @@ def reads_one_for_many(language_model: 'PreTrainedModel') -> bool:
     Returns:
         True where every layer keeps keys and values, and nothing else that would have to be repeated.
     """
-    from transformers.cache_utils import DynamicCache, DynamicLayer
+    from transformers.cache_utils import DynamicCache
 
-    return all(isinstance(layer, DynamicLayer) for layer in DynamicCache(config=language_model.config).layers)
+    return _holds_keys_and_values_alone(DynamicCache(config=language_model.config))
+
+
+def _holds_keys_and_values_alone(cache: 'Cache') -> bool:
+    """Whether rows of a cache can be repeated and dropped; layers derived from these may hold other states beside."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
 def _read(

@@ -104,6 +104,13 @@ class _Heard:
         heard = self if times == 1 else self._repeated[1]
         return *heard.keys_and_values[index], heard.mask
 
+    def keep(self, rows: Tensor) -> None:
+        """Drops all recordings but some, block by block: no moment holds everything twice."""
+        self._repeated = (1, self)
+        for index, (key, value) in list(self.keys_and_values.items()):
+            self.keys_and_values[index] = key[rows], value[rows]
+        self.mask = self.mask[rows]
+
 
 class CrossAttentionLayers(nn.Module):
     """Gated blocks in front of layers of a causal language model. The language model is no part of this module.
@@ -188,6 +195,19 @@ class CrossAttentionLayers(nn.Module):
             yield
         finally:
             self._heard = before
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with some of the recordings alone, until :meth:`hearing` ends: texts of the others are complete.
+
+        Args:
+            rows: (R,) numbers of the recordings, as they stand now, in the order of the texts that follow.
+
+        Raises:
+            RuntimeError: nothing is heard.
+        """
+        if self._heard is None:
+            raise RuntimeError('recordings can be kept inside hearing() alone')
+        self._heard.keep(rows)
 
     def _before_layer(
         self, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -12,7 +12,7 @@ from nemo_audio_restore.apps import loading
 from nemo_audio_restore.apps.cli import app
 from nemo_audio_restore.data.listening import InputWarning
 from nemo_audio_restore.files.audio import read_audio
-from nemo_audio_restore.models.audio_language_answers import CAPTION_PROMPT, Answer
+from nemo_audio_restore.models.audio_language_answers import CAPTION_PROMPT, Answer, CutAnswerWarning
 
 RUNNER = CliRunner()
 
@@ -175,6 +175,24 @@ def test_what_the_model_does_not_get_is_said_of_every_file(listener, folder, mon
     monkeypatch.setattr(listener, 'generate', warns)
     records = [json.loads(line) for line in run('ask', folder, 'W?', '-m', 'x', '--jsonl').stdout.splitlines()]
     assert len(records) == 5 and all('the first 510' in record['warnings'][0] for record in records)
+
+
+def test_answers_that_were_cut_are_told_of_their_files_alone(listener, folder, monkeypatch, tmp_path):
+    def cuts(*, prompts, audios, settings, on_text):
+        items = [item for item, name in enumerate(audios) if name in ('1.wav', '4.wav')]
+        if items:
+            warnings.warn(CutAnswerWarning('answers are cut', items), stacklevel=2)
+        return list(audios)
+
+    monkeypatch.setattr(listener, 'generate', cuts)
+    done = run('ask', folder, 'W?', '-m', 'x', '-b', 3, '--max-tokens', 7, '--jsonl')
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record.get('cut') for record in records] == [None, True, None, None, True]
+    lines = [f'warning: {folder}/{i}.wav: the answer is cut at 7 tokens; --max-tokens allows more' for i in (1, 4)]
+    assert done.stderr.splitlines() == lines and done.exit_code == 0
+    alone = run('caption', folder / '4.wav', '-m', 'x')
+    assert alone.stderr == f'{lines[1]}\n'.replace('7 tokens', '256 tokens')
+    assert run('caption', folder / '4.wav', '-m', 'x', '-q').stderr == ''
 
 
 def test_lines_of_json_appear_when_complete_and_a_stopped_run_goes_on(listener, folder, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import sys
 import tarfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from nemo_audio_restore.data.listening import InputWarning, NothingToHearError
 from nemo_audio_restore.data.question_text import QuestionError
 from nemo_audio_restore.models import connector
 from nemo_audio_restore.models.audio_language import AudioLanguageModel
+from nemo_audio_restore.models.audio_language_answers import CutAnswerWarning
 from nemo_audio_restore.models.blocks import ConfigError
 from nemo_audio_restore.models.text_decoding import TextSettings
 
@@ -61,6 +63,29 @@ def test_batch_of_mixed_lengths_answers_like_single_runs(model, questions):
     assert all(isinstance(text, str) for text in together)
 
 
+@pytest.mark.parametrize('same', [True, False])
+def test_answers_of_a_batch_that_end_at_different_times_are_those_of_single_runs(model, same):
+    noise = np.random.default_rng(0).standard_normal(20000).astype(np.float32)
+    clips = [tone(1.0, 200.0), tone(11.0), noise, tone(3.0, 2500.0)]
+    questions = QUESTIONS[:1] * 4 if same else [*QUESTIONS, *QUESTIONS[::-1]]
+    settings = TextSettings(max_new_tokens=17, temperature=1.0, seed=0 if same else 2)
+    said = [''] * 4
+
+    def hear(item, piece):
+        said[item] += piece
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        together = model.generate(prompts=questions, audios=clips, settings=settings, on_text=hear)
+    assert said == together and len({len(text.split()) for text in together}) > 1
+    cut = {item for warning in caught for item in warning.message.items}
+    for item, (question, clip) in enumerate(zip(questions, clips, strict=True)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            assert model.generate(prompts=[question], audios=[clip], settings=settings) == [together[item]]
+        assert bool(caught) == (item in cut)
+
+
 @torch.no_grad()
 def test_windows_that_fill_up_a_batch_change_nothing(model):
     ids = torch.tensor([model.questions.question('what is it')])
@@ -98,6 +123,14 @@ def test_conversations_prompts_tensors_and_files_are_the_same(model, tmp_path):
     lens = torch.tensor([RATE])
     assert model.generate(prompts=QUESTIONS[:1], audios=batch, audio_lens=lens, settings=SHORT) == expected
     assert model.ask(tmp_path / 'clip.wav', QUESTIONS[0], settings=SHORT).text == expected[0]
+
+
+def test_answers_that_are_cut_are_told(model):
+    with pytest.warns(CutAnswerWarning, match='the answer is cut at 1 tokens; max_new_tokens of TextSettings allows'):
+        model.ask(CLIPS[0], QUESTIONS[0], settings=TextSettings(max_new_tokens=1))
+    with pytest.warns(CutAnswerWarning, match=r'2 of 2 answers \(items \[0, 1\]\) are cut') as caught:
+        model.generate(prompts=QUESTIONS, audios=CLIPS, settings=TextSettings(max_new_tokens=1))
+    assert caught[0].message.items == (0, 1) and caught[0].filename == __file__
 
 
 def test_pieces_of_text_add_up_to_the_answers(model):

@@ -84,6 +84,32 @@ def test_tokens_are_told_as_they_are_written(model):
     assert told == written
 
 
+@pytest.mark.parametrize('options', [{'temperature': 1.0}, {'temperature': 2.0, 'seed': 1, 'no_repeat_ngram': 2}])
+def test_items_that_have_ended_leave_the_batch_and_the_others_go_on_as_alone(model, options):
+    prompts, options, told = [*PROMPTS, [2, 2, 4], [10, 11]], {'max_new_tokens': 12, **options}, []
+    expected = write(model, prompts, **options)
+    assert len({len(row) for row in expected}) > 2  # they end at different times
+    computed, dropped = [], []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, given: computed.append(len(given['input_ids'])), with_kwargs=True
+    )
+    found = write_text(
+        model,
+        *batch(prompts),
+        stop_id=STOP,
+        padding_id=PADDING,
+        settings=TextSettings(**options),
+        on_token=lambda item, token: told.append((item, token)),
+        on_drop=lambda rest: dropped.append(len(rest)),
+    )
+    hook.remove()
+    assert found == expected
+    assert [[token for item, token in told if item == row] for row in range(len(prompts))] == expected
+    going_on = [sum(len(row) > step for row in expected) for step in range(max(map(len, expected)))]
+    assert computed == going_on
+    assert dropped == [after for before, after in zip(going_on, going_on[1:], strict=False) if after < before]
+
+
 def test_draws_follow_the_distribution(model):
     ids, mask = batch([PROMPTS[0]])
     with torch.no_grad():

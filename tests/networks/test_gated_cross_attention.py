@@ -135,6 +135,26 @@ def test_one_question_about_several_recordings_is_read_once_and_answered_like_on
     assert reads_one_for_many(model)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('one_question', [True, False])
+def test_texts_that_go_on_hear_their_own_recordings_when_others_have_ended(one_question):
+    model, blocks = hearing_model()
+    audio, mask, ids = inputs(batch=5, seed=3)
+    mask[1, 3:] = False
+    prompts = ids[:1] if one_question else ids
+    options = {'stop_id': 3, 'padding_id': 0, 'settings': TextSettings(max_new_tokens=12, temperature=1.0)}
+    there = torch.ones_like(prompts)
+    with blocks.hearing(audio, mask):
+        together = write_text(model, prompts, there, copies=5 // len(prompts), on_drop=blocks.keep, **options)
+    assert len({len(row) for row in together}) > 2
+    for row in range(5):
+        prompt = prompts[row % len(prompts)][None]
+        with blocks.hearing(audio[row : row + 1], mask[row : row + 1]):
+            assert write_text(model, prompt, torch.ones_like(prompt), **options) == [together[row]]
+    with pytest.raises(RuntimeError, match='inside hearing'):
+        blocks.keep(torch.tensor([0]))
+
+
 def test_models_that_keep_more_than_keys_and_values_are_not_asked_to_read_once():
     from transformers import LlamaConfig, MambaConfig
 
