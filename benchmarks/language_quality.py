@@ -27,6 +27,7 @@ from torch import Tensor
 from nemo_audio_restore.data.question_text import with_options
 from nemo_audio_restore.data.question_words import TASKS, distractors
 from nemo_audio_restore.evaluation.report import bootstrap_interval, markdown_table
+from nemo_audio_restore.models.answer_trees import AnswerTree, answer_tree
 from nemo_audio_restore.models.audio_language import AudioLanguageModel
 from nemo_audio_restore.networks.split_decoder import split_decoder
 
@@ -106,23 +107,6 @@ def balanced(items: Sequence[Item], most: int) -> list[Item]:
     return chosen
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A question with several answers behind it, none of which sees another.
-
-    Attributes:
-        hidden: (S, D) states in front of the first block that hears, in half precision.
-        places: (S,) of the tokens.
-        allowed: (S, S) what each token attends to.
-        successors: for each answer the places of the tokens before its own, and its own tokens.
-    """
-
-    hidden: Tensor
-    places: Tensor
-    allowed: Tensor
-    successors: list[tuple[list[int], list[int]]]
-
-
 class Scorer:
     """Likelihoods of answers; what text alone determines is computed once for every text."""
 
@@ -130,7 +114,7 @@ class Scorer:
         self.model = model.eval()
         first = min(map(int, model.cross_attention.blocks))
         self.decoder = split_decoder(model.language_model, first)
-        self.known: dict[tuple[str, tuple[str, ...]], Packed] = {}
+        self.known: dict[tuple[str, tuple[str, ...]], AnswerTree] = {}
         self.heard: dict[str, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
@@ -142,42 +126,26 @@ class Scorer:
             self.heard[item.recording] = self.model.encode_audio(windows, mask).half(), mask
         return self.heard[item.recording]
 
-    @torch.no_grad()
-    def packed(self, question: str, answers: tuple[str, ...]) -> Packed:
+    def tree(self, question: str, answers: tuple[str, ...]) -> AnswerTree:
         """A question with answers, computed when it first comes."""
         if (question, answers) not in self.known:
-            asked = self.model.questions.question(question)
-            said = [self.model.questions.answer(answer) for answer in answers]
-            ids, places = list(asked), list(range(len(asked)))
-            allowed = [[True] * (index + 1) for index in range(len(asked))]
-            successors = []
-            for tokens in said:
-                start = len(ids)
-                successors.append(([len(asked) - 1, *range(start, start + len(tokens) - 1)], tokens))
-                for index in range(len(tokens) - 1):
-                    allowed.append([True] * len(asked) + [False] * (start - len(asked)) + [True] * (index + 1))
-                ids += tokens[:-1]
-                places += range(len(asked), len(asked) + len(tokens) - 1)
-            mask = torch.tensor([row + [False] * (len(ids) - len(row)) for row in allowed])
-            order = torch.tensor(places)
-            hidden = self.decoder.texts(torch.tensor([ids]), mask[None, None], order[None])[0]
-            self.known[question, answers] = Packed(hidden.half(), order, mask, successors)
+            self.known[question, answers] = answer_tree(self.model.questions, self.decoder, question, answers)
         return self.known[question, answers]
 
     @torch.no_grad()
     def answers(self, item: Item, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[tuple[float, bool]]]:
         """Log-likelihood of every answer to every question about a recording, and whether it would be written."""
-        rows = [self.packed(question, tuple(answers)) for question, answers in asked]
-        longest = max(len(row.places) for row in rows)
-        hidden = torch.zeros(len(rows), longest, rows[0].hidden.shape[1])
-        places = torch.zeros(len(rows), longest, dtype=torch.long)
-        allowed = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1, 1)  # padding attends to itself
-        wanted = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for index, row in enumerate(rows):
-            size = len(row.places)
-            hidden[index, :size], places[index, :size] = row.hidden.float(), row.places
-            allowed[index, 0, :size, :size] = row.allowed
-            wanted[index, [place for before, _ in row.successors for place in before]] = True
+        trees = [self.tree(question, tuple(answers)) for question, answers in asked]
+        longest = max(len(tree.places) for tree in trees)
+        hidden = torch.zeros(len(trees), longest, trees[0].hidden.shape[1])
+        places = torch.zeros(len(trees), longest, dtype=torch.long)
+        allowed = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1, 1)  # padding attends to itself
+        wanted = torch.zeros(len(trees), longest, dtype=torch.bool)
+        for index, tree in enumerate(trees):
+            size = len(tree.places)
+            hidden[index, :size], places[index, :size] = tree.hidden.float(), tree.places
+            allowed[index, 0, :size, :size] = tree.allowed
+            wanted[index, [place for answer in range(len(tree.branches)) for place in tree.before(answer)]] = True
         features, window_mask = self.tokens(item)
         with self.model.hearing(features.float(), window_mask):
             likelihoods = self.decoder.logits(hidden, allowed, wanted, places).log_softmax(dim=1)
@@ -185,8 +153,8 @@ class Scorer:
         numbers[wanted] = torch.arange(len(likelihoods))
         best = likelihoods.argmax(dim=1)
         results = []
-        for index, row in enumerate(rows):
-            own = [(numbers[index, before], torch.tensor(tokens)) for before, tokens in row.successors]
+        for index, tree in enumerate(trees):
+            own = [(numbers[index, tree.before(i)], torch.tensor(said)) for i, said in enumerate(tree.branches)]
             results.append([(float(likelihoods[at, to].sum()), bool((best[at] == to).all())) for at, to in own])
         return results
 

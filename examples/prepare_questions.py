@@ -39,6 +39,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--captions', type=Path, required=True, help='folder of prepare_captions.py')
+    parser.add_argument(
+        '--sounds', type=Path, help='folder of prepare_captions.py with more sounds, for training alone'
+    )
     parser.add_argument('--speech', type=Path, required=True, help='folder of prepare_speech.py')
     parser.add_argument('--sentences', type=Path, help='folder of prepare_speech.py with English prompts')
     parser.add_argument('--out', type=Path, required=True, help='where manifests and recordings go')
@@ -47,7 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--chords', type=int, default=60, help='chord phrases of an instrument; default 60')
     parser.add_argument('--counted', type=int, default=1000, help='recordings to count in; default 1000')
     parser.add_argument('--ordered', type=int, default=1400, help='recordings of two sounds; default 1400')
-    parser.add_argument('--questions', type=int, default=2, help='about each fact; default 2')
+    parser.add_argument('--questions', type=int, default=4, help='about each fact; default 4')
     return parser.parse_args(arguments)
 
 
@@ -74,6 +77,10 @@ def gather(options: argparse.Namespace, folder: Path) -> list[Known]:
     """All recordings of all tasks."""
     manifests = {split: options.captions / f'{split}.jsonl.gz' for split in SPLITS}
     effects = list(effect_recordings(manifests, folder))
+    if options.sounds is not None:
+        more = {split: options.sounds / f'{split}.jsonl.gz' for split in SPLITS}
+        more = {split: path for split, path in more.items() if path.exists()}
+        effects += effect_recordings(more, folder, trained=True)
     print(f'{len(effects)} drums and sounds', file=sys.stderr)
     music = list(music_recordings(manifests, folder))
     sentences = None if options.sentences is None else options.sentences / 'test.jsonl.gz'
@@ -85,12 +92,12 @@ def gather(options: argparse.Namespace, folder: Path) -> list[Known]:
         solos += instrument_recordings(font, path, folder, per_family=options.per_family // share, seed=seed)
         chords += chord_recordings(font, path, folder, number=options.chords // (share - share // 5), seed=seed)
         print(f'{len(solos)} solos, {len(chords)} phrases of chords', file=sys.stderr)
-    parts = parts_of([*(known for known, single in effects if single), *solos], folder)
+    parts = parts_of([*effects, *solos], folder)
     scenes = {
         'counted': list(counted_recordings(parts, folder, numbers=_numbers(options.counted))),
         'ordered': list(ordered_recordings(parts, folder, numbers=_numbers(options.ordered))),
     }
-    return [*(known for known, _ in effects), *music, *speech, *solos, *chords, *scenes['counted'], *scenes['ordered']]
+    return [*effects, *music, *speech, *solos, *chords, *scenes['counted'], *scenes['ordered']]
 
 
 def soundfont(font: Soundfont, options: argparse.Namespace) -> Path:

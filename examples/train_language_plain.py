@@ -8,11 +8,13 @@ It reads the blocks of the same YAML as train.py and the same cut manifests, in 
 the transform learn to tell the facts apart, without any text. Then the tower is frozen, and the transform and the
 blocks of cross-attention learn to answer. What makes it fast: tokens of recordings are computed once, and so are the
 hidden states of texts in front of the first block; logits are computed for answers alone. The same command again
-resumes the run; export_plain.py packs its averaged weights.
+resumes the run; export_plain.py packs its averaged weights. The same command with ``--texts-only`` on another core
+saves the time that the texts take.
 """
 
 import argparse
 import copy
+import dataclasses
 import importlib
 import json
 import math
@@ -35,27 +37,26 @@ from nemo_audio_restore.checkpoints.packaged_language import (
     load_packaged_language_model,
     load_packaged_tokenizer,
 )
+from nemo_audio_restore.data.level_pictures import Recording, Scenes, as_bytes, decibels, roughened
 from nemo_audio_restore.data.listening import Listening
-from nemo_audio_restore.data.question_draws import Draws, Question, fact_labels, facts_of, read_questions
+from nemo_audio_restore.data.question_draws import Draws, fact_labels, facts_of, read_questions
+from nemo_audio_restore.data.question_prompts import Prompt, Prompts, fact_items, held_out_prompt
 from nemo_audio_restore.data.question_text import IGNORED, QuestionFormat, QuestionTokenizer
+from nemo_audio_restore.data.question_words import TASKS, labels_of
+from nemo_audio_restore.models.answer_trees import AnswerTree, answer_tree
 from nemo_audio_restore.networks.audio_transform import AudioTransform
+from nemo_audio_restore.networks.fact_heads import FactHeads
 from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLayers
-from nemo_audio_restore.networks.split_decoder import split_decoder
+from nemo_audio_restore.networks.split_decoder import SplitDecoder, split_decoder
 
-FLOOR_DB, STEP_DB = -140.0, 0.6  # levels are kept as bytes
-# How often a task is drawn, when facts are learned and when answers are: counts and order are the hardest to say.
-FACT_SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 2.0, 'count': 2.0, 'order': 3.0, 'tempo': 1.0, 'language': 1.5}
-SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 2.5, 'count': 5.0, 'order': 4.0, 'tempo': 0.7, 'language': 1.0}
-OTHER_SHARE, GATE_SPEED = 0.4, 8.0
+# How often a task is drawn when facts are learned, and when answers are.
+FACT_SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 3.0, 'count': 2.5, 'order': 3.5, 'tempo': 1.0, 'language': 1.0}
+SHARES = {'instrument': 3.0, 'drum': 2.0, 'sound': 3.0, 'count': 3.0, 'order': 3.5, 'language': 1.0}
+OTHER_SHARE, GATE_SPEED, FACT_WEIGHT = 0.7, 8.0, 0.3
+SCENE_SHARE, ENCODED_SCENES, ROUGH_VERSIONS = 0.6, 1500, 2
+FORM_SHARES = {'words': 0.4, 'yes or no': 0.2, 'options': 0.4}
+COMMON_TOKENS, ALL_TOKENS_EVERY = 4096, 8
 FACTS = ('instrument', 'drum', 'sound', 'count', 'order', 'second', 'tempo', 'key', 'language', 'kind')
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Levels (F, N) of a recording in steps of STEP_DB above FLOOR_DB, and what is true of it."""
-
-    levels: np.ndarray
-    facts: Mapping[str, str]
 
 
 def build(block: Mapping[str, Any], default: type | None = None) -> Any:
@@ -68,7 +69,7 @@ def build(block: Mapping[str, Any], default: type | None = None) -> Any:
 
 
 class Listener(nn.Module):
-    """The trained parts of the model, and the heads of the first stage."""
+    """The trained parts of the model, and the heads that tell facts from its keys and values."""
 
     def __init__(self, config: Mapping[str, Any], width: int):
         super().__init__()
@@ -76,27 +77,26 @@ class Listener(nn.Module):
         dim = self.audio_tower.feature_dim
         self.audio_transform = AudioTransform(dim=dim, **config['audio_transform'])
         self.cross_attention = CrossAttentionLayers(dim=width, audio_dim=dim, **config['cross_attention'])
-        self.heads = nn.ModuleDict({fact: Head(dim, len(fact_labels(fact))) for fact in FACTS})
+        self.heads = FactHeads(self.cross_attention, {fact: len(fact_labels(fact)) for fact in FACTS})
 
     def told(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Logits of every fact for windows (B, F, N)."""
+        """Logits (blocks, B, labels) of every fact for windows (B, F, N)."""
         tokens = self.audio_tower.encode_pictures(pictures)
-        tokens = self.audio_transform(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
-        return {fact: head(tokens) for fact, head in self.heads.items()}
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
+        return self.heads(self.cross_attention, self.audio_transform(tokens, mask), mask)
 
 
-class Head(nn.Module):
-    """Attention of one query over tokens, then a linear map to labels."""
-
-    def __init__(self, dim: int, count: int):
-        super().__init__()
-        self.query = nn.Parameter(torch.zeros(dim))
-        self.out = nn.Linear(dim, count)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, labels) of tokens (B, M, D)."""
-        weights = (tokens @ self.query / math.sqrt(len(self.query))).softmax(dim=1)
-        return self.out((weights[..., None] * tokens).sum(dim=1))
+def fact_loss(told: Mapping[str, Tensor], facts: Sequence[Mapping[str, str]]) -> Tensor:
+    """Surprise at what is known of a batch, per recording and block."""
+    losses = []
+    for fact, logits in told.items():
+        rows = [index for index, own in enumerate(facts) if fact in own]
+        if rows:
+            labels = torch.tensor([fact_labels(fact).index(facts[index][fact]) for index in rows])
+            known = logits[:, rows].flatten(0, 1)
+            repeated = labels.repeat(len(logits))
+            losses.append(functional.cross_entropy(known, repeated, reduction='sum', label_smoothing=0.05))
+    return torch.stack(losses).sum() / (len(facts) * len(logits))
 
 
 @torch.no_grad()
@@ -111,72 +111,40 @@ def read_recordings(
     missing = [name for name in cuts if name not in known]
     for name in missing:
         windows = listening.read(folder / cuts[name]['recording']['sources'][0]['source'])
-        steps = (tower.log_mel.decibels(windows) - FLOOR_DB) / STEP_DB
-        known[name] = steps.round().clamp(0, 255).to(torch.uint8).numpy()
+        known[name] = as_bytes(tower.log_mel.decibels(windows).numpy())
     if missing:
         partial = cache.with_suffix('.partial.npz')
         np.savez(partial, **known)
         os.replace(partial, cache)
-    return {name: Recording(known[name], facts_of(cut)) for name, cut in cuts.items()}
-
-
-def decibels(levels: Sequence[np.ndarray]) -> Tensor:
-    """(B, F, N) of levels kept as bytes."""
-    return torch.from_numpy(np.stack(levels)).float() * STEP_DB + FLOOR_DB
-
-
-def roughened(levels: Tensor, rng: np.random.Generator, *, masked: Sequence[bool]) -> Tensor:
-    """Decibels (B, F, N) as other microphones, rooms and kits would give: tilted, noisy, partly masked.
-
-    Source: masks of SpecAugment (arXiv 1904.08779), section 2.
-    """
-    _, bands, frames = levels.shape
-    levels = levels.clone()
-    for item, mask in zip(levels, masked, strict=True):
-        curve = np.interp(np.arange(bands), np.linspace(0, bands - 1, 5), rng.normal(0, 4, 5))
-        item += torch.from_numpy(curve).float()[:, None]
-        if rng.random() < 0.5:
-            floor = float(item.max()) - rng.uniform(30, 70) + torch.from_numpy(rng.normal(0, 3, (bands, frames)))
-            item.copy_(torch.logaddexp(item.double() * 0.23, floor * 0.23).float() / 0.23)
-        if mask:
-            height, width = rng.integers(0, bands // 6 + 1), rng.integers(0, frames // 8 + 1)
-            low, first = rng.integers(0, bands - height + 1), rng.integers(0, frames - width + 1)
-            item[low : low + height] = FLOOR_DB
-            item[:, first : first + width] = FLOOR_DB
-    return levels
+    return {name: Recording(known[name], facts_of(cut), cut['custom']['single']) for name, cut in cuts.items()}
 
 
 class FactStage:
-    """The first stage: tower, transform and heads learn facts."""
+    """The first stage: tower, transform, keys and values learn facts, told by the heads."""
 
     name, batch_size = 'facts', 48
 
     def __init__(self, listener: Listener, audio: Mapping[str, Recording]):
-        self.listener, self.audio = listener, audio
-        facts = [(fact, label, one) for one in audio.values() for fact, label in one.facts.items()]
-        known = [item for item in facts if item[0] != 'second']
-        self.draws = Draws(known, FACT_SHARES, other_share=OTHER_SHARE)
-        self.rates = {'audio_tower': 2e-3, 'audio_transform': 2e-3, 'heads': 2e-3}
+        self.listener = listener
+        facts = [(fact, label, one) for one in audio.values() for fact, label in fact_items(one.facts)]
+        self.draws = Draws(facts, FACT_SHARES, other_share=OTHER_SHARE)
+        self.scenes = scenes_of(audio)
+        self.rates = {'audio_tower': 2e-3, 'audio_transform': 2e-3, 'cross_attention': 2e-3, 'heads': 2e-3}
 
     def loss(self, rng: np.random.Generator) -> Tensor:
         """Of one batch: the mean over what is known."""
-        drawn = [self.draws.draw(rng) for _ in range(self.batch_size)]
-        levels = []
-        for task, one in drawn:
+        levels, facts, whole = [], [], []
+        for _ in range(self.batch_size):
+            task, one = self.draws.draw(rng)
+            scene = self.scenes and {'count': self.scenes.counted, 'order': self.scenes.ordered}.get(task)
+            if scene and rng.random() < SCENE_SHARE:
+                one = scene(rng)
             # What is counted or ordered is whole in the first window.
-            window = 0 if task in ('count', 'order') else rng.integers(len(one.levels))
-            levels.append(one.levels[window])
-        # What happens once must not be masked.
-        masked = [task not in ('count', 'order') for task, _ in drawn]
-        rough = roughened(decibels(levels), rng, masked=masked)
-        told = self.listener.told(self.listener.audio_tower.log_mel.relative(rough))
-        losses = []
-        for fact, logits in told.items():
-            rows = [index for index, (_, one) in enumerate(drawn) if fact in one.facts]
-            if rows:
-                labels = torch.tensor([fact_labels(fact).index(drawn[index][1].facts[fact]) for index in rows])
-                losses.append(functional.cross_entropy(logits[rows], labels, reduction='sum', label_smoothing=0.05))
-        return torch.stack(losses).sum() / self.batch_size
+            whole.append(task in ('count', 'order'))
+            levels.append(one.levels[0 if whole[-1] else rng.integers(len(one.levels))])
+            facts.append(one.facts)
+        rough = roughened(decibels(levels), rng, whole=whole)
+        return fact_loss(self.listener.told(self.listener.audio_tower.log_mel.relative(rough)), facts)
 
     @torch.no_grad()
     def validate(self, held: Mapping[str, Recording], averaged: Listener) -> dict[str, float]:
@@ -188,87 +156,145 @@ class FactStage:
             some = [held[name] for name in names[first : first + 64]]
             pictures = averaged.audio_tower.log_mel.relative(decibels([one.levels[0] for one in some]))
             for fact, logits in averaged.told(pictures).items():
-                for one, best in zip(some, logits.argmax(dim=1).tolist(), strict=True):
+                for one, best in zip(some, logits.mean(dim=0).argmax(dim=1).tolist(), strict=True):
                     if fact in one.facts:
                         right.setdefault(fact, []).append(fact_labels(fact)[best] == one.facts[fact])
         return {fact: round(float(np.mean(values)), 3) for fact, values in sorted(right.items())}
 
 
-class Texts:
-    """Hidden states of texts in front of the first block that hears, computed when a text first comes."""
+def scenes_of(audio: Mapping[str, Recording]) -> Scenes | None:
+    """Scenes where there are single sounds to make them of."""
+    try:
+        return Scenes(list(audio.values()))
+    except ValueError:
+        return None
 
-    def __init__(self, questions: QuestionTokenizer, decoder: Any):
-        self.questions, self.decoder = questions, decoder
-        self.known: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
 
-    def batch(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden states (B, S, D), attention mask (B, S) and labels (B, S) of questions with answers."""
-        missing = list(dict.fromkeys(pair for pair in pairs if pair not in self.known))
-        if missing:
-            text, labels = self.questions.pairs([pair[0] for pair in missing], [pair[1] for pair in missing])
-            hidden = self.decoder.texts(text.input_ids, text.attention_mask).half()
-            for pair, states, mask, row in zip(missing, hidden, text.attention_mask, labels, strict=True):
-                length = int(mask.sum())
-                self.known[pair] = states[:length].clone(), row[:length].clone()
-        rows = [self.known[pair] for pair in pairs]
-        hidden = nn.utils.rnn.pad_sequence([states for states, _ in rows], batch_first=True).float()
-        labels = nn.utils.rnn.pad_sequence([row for _, row in rows], batch_first=True, padding_value=IGNORED)
-        lengths = torch.tensor([len(row) for _, row in rows])
-        mask = (torch.arange(labels.shape[1]) < lengths[:, None]).long()
-        return hidden, mask, labels
+def read_trees(
+    prompts: Sequence[Prompt], questions: QuestionTokenizer, decoder: SplitDecoder, cache: Path
+) -> list[AnswerTree]:
+    """What the language model makes of prompts, before it hears; kept in ``cache``."""
+    if cache.exists():
+        kept = torch.load(cache, weights_only=True)
+        if kept['texts'] == [(prompt.text, prompt.answers) for prompt in prompts]:
+            return [AnswerTree(**tree) for tree in kept['trees']]
+    trees = [answer_tree(questions, decoder, prompt.text, prompt.answers) for prompt in prompts]
+    partial = cache.with_suffix('.partial')
+    texts = [(prompt.text, prompt.answers) for prompt in prompts]
+    torch.save({'texts': texts, 'trees': [dataclasses.asdict(tree) for tree in trees]}, partial)
+    os.replace(partial, cache)
+    return trees
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Tokens (M, D) of a recording from the frozen tower, in half precision, and what is true of it."""
+
+    tokens: Tensor
+    facts: Mapping[str, str]
 
 
 class AnswerStage:
     """The second stage: transform and cross-attention learn to answer, with everything else frozen."""
 
     name = 'answers'
-    batch_sizes = {'words': 48, 'options': 24}
+    batch_sizes = {'words': 48, 'yes or no': 64, 'options': 32}
 
-    def __init__(self, listener: Listener, audio: Mapping[str, Recording], asked: Sequence[Question], texts: Texts):
-        self.listener, self.texts = listener, texts
+    def __init__(
+        self,
+        listener: Listener,
+        audio: Mapping[str, Recording],
+        captions: Mapping[str, str],
+        prompts: Prompts,
+        trees: Sequence[AnswerTree],
+        decoder: SplitDecoder,
+    ):
+        self.listener, self.prompts, self.trees, self.decoder = listener, prompts, trees, decoder
         # The tower has learned on the same recordings: roughened, they are as hard as unknown ones.
         rng = np.random.default_rng(5)
-        self.versions = [encoded(listener, audio), encoded(listener, audio, rng)]
-        kinds = {'words': ('words', 'yes or no'), 'options': ('options',)}
-        # Descriptions count as one label: there are nearly as many as recordings.
-        items = {
-            kind: [(q.task, q.label if q.task != 'caption' else '', q) for q in asked if q.form in forms]
-            for kind, forms in kinds.items()
-        }
-        self.draws = {kind: Draws(own, SHARES, other_share=OTHER_SHARE) for kind, own in items.items()}
-        # The transform knows the facts: large steps while the blocks know nothing would make it forget them.
-        self.rates = {'audio_transform': 2e-4, 'cross_attention': 2e-3}
+        heard = encoded(listener, audio)
+        items = [(fact, label, one) for one in heard.values() for fact, label in fact_items(one.facts)]
+        # Descriptions count as one label.
+        items += [('caption', '', Heard(heard[name].tokens, {'caption': text})) for name, text in captions.items()]
+        for _ in range(ROUGH_VERSIONS):
+            rough = encoded(listener, audio, rng).values()
+            items += [(fact, label, one) for one in rough for fact, label in fact_items(one.facts)]
+        scenes = scenes_of(audio)
+        if scenes is not None:
+            made = [make(rng) for make in (scenes.counted, scenes.ordered) for _ in range(ENCODED_SCENES)]
+            made = encoded(listener, dict(enumerate(made)), rng, whole=True).values()
+            items += [(fact, label, one) for one in made for fact, label in fact_items(one.facts)]
+        self.draws = Draws(items, SHARES, other_share=OTHER_SHARE)
+        self.common = common_tokens(trees, decoder.head.weight.shape[0])
+        self.steps = 0
+        # Transform, keys and values know the facts: large steps while the rest knows nothing would make them forget.
+        self.rates = {'audio_transform': 2e-4, 'key_value': 2e-4, 'heads': 2e-4, 'cross_attention': 2e-3}
 
     def loss(self, rng: np.random.Generator) -> Tensor:
-        """Of one batch: surprise at the tokens of answers."""
-        # Texts of one kind are about as long as each other.
-        kind = 'words' if rng.random() < 0.6 else 'options'
-        drawn = [self.draws[kind].draw(rng)[1] for _ in range(self.batch_sizes[kind])]
-        tokens = [self.versions[rng.integers(len(self.versions))][question.recording] for question in drawn]
-        hidden, mask, labels = self.texts.batch([(question.text, question.answer) for question in drawn])
-        wanted = functional.pad(labels[:, 1:] != IGNORED, (0, 1))
+        """Of one batch: surprise at the tokens of answers, and at the facts."""
+        # Texts of one form are about as long as each other.
+        form = list(FORM_SHARES)[rng.choice(len(FORM_SHARES), p=list(FORM_SHARES.values()))]
+        texts, tokens, facts = [], [], []
+        while len(texts) < self.batch_sizes[form]:
+            task, one = self.draws.draw(rng)
+            if task == 'caption' and form != 'words':
+                continue
+            second = one.facts.get('second') if task == 'order' else None
+            place, answer = self.prompts.draw(task, one.facts[task], form, rng, second=second)
+            texts.append(self.trees[place].text(answer))
+            tokens.append(one.tokens)
+            facts.append(one.facts)
+        hidden = nn.utils.rnn.pad_sequence([states for states, _ in texts], batch_first=True).float()
+        labels = nn.utils.rnn.pad_sequence([row for _, row in texts], batch_first=True, padding_value=IGNORED)
+        lengths = torch.tensor([len(row) for _, row in texts])
+        mask = (torch.arange(labels.shape[1]) < lengths[:, None]).long()
         heard, heard_mask = padded_tokens(tokens)
-        transform = self.listener.audio_transform
-        with self.listener.cross_attention.hearing(transform(heard, heard_mask), heard_mask):
-            logits = self.texts.decoder.logits(hidden, mask, wanted)
-        return functional.cross_entropy(logits, labels[:, 1:][wanted[:, :-1]])
+        heard = self.listener.audio_transform(heard, heard_mask)
+        wanted = labels != IGNORED
+        with self.listener.cross_attention.hearing(heard, heard_mask):
+            states = self.decoder.states(hidden, mask, wanted)
+        self.steps += 1
+        known = [fact for fact in facts if 'caption' not in fact]
+        told = self.listener.heads(self.listener.cross_attention, heard, heard_mask)
+        loss = FACT_WEIGHT * fact_loss(told, facts) if len(known) == len(facts) else 0.0
+        return loss + self._surprise(states, labels[wanted])
+
+    def _surprise(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Among all tokens now and then, else among those that answers are made of and the most common ones."""
+        if self.steps % ALL_TOKENS_EVERY == 0:
+            return functional.cross_entropy(self.decoder.head(states), labels)
+        logits = states @ self.decoder.head.weight[self.common].T
+        return functional.cross_entropy(logits, torch.searchsorted(self.common, labels))
+
+
+def common_tokens(trees: Sequence[AnswerTree], size: int) -> Tensor:
+    """Sorted numbers of the tokens of all answers, and of those that the vocabulary begins with."""
+    said = {token for tree in trees for branch in tree.branches for token in branch}
+    return torch.tensor(sorted(said | set(range(min(size, COMMON_TOKENS)))))
 
 
 @torch.no_grad()
 def encoded(
-    listener: Listener, audio: Mapping[str, Recording], rng: np.random.Generator | None = None
-) -> dict[str, Tensor]:
-    """(W * N, D) tokens of every recording in half precision, from the frozen tower; ``rng`` roughens them."""
+    listener: Listener,
+    audio: Mapping[Any, Recording],
+    rng: np.random.Generator | None = None,
+    *,
+    whole: bool = False,
+) -> dict[Any, Heard]:
+    """What the frozen tower hears of recordings; ``rng`` roughens them, so that nothing is lost if they are whole."""
     tower, names = listener.audio_tower.eval(), list(audio)
     found = {}
     for first in range(0, len(names), 32):
         some = names[first : first + 32]
         levels = [audio[name].levels for name in some]
         pictures = decibels(list(np.concatenate(levels)))
-        pictures = pictures if rng is None else roughened(pictures, rng, masked=[False] * len(pictures))
+        if rng is not None:
+            scenes = [bool({'count', 'order'} & set(audio[name].facts)) for name in some]
+            keep = [whole or scene for scene, level in zip(scenes, levels, strict=True) for _ in level]
+            pictures = roughened(pictures, rng, whole=keep)
         tokens = tower.encode_pictures(tower.log_mel.relative(pictures)).half()
         for name, own in zip(some, tokens.split([len(level) for level in levels]), strict=True):
-            found[name] = own.flatten(0, 1).clone()
+            found[name] = Heard(own.flatten(0, 1).clone(), audio[name].facts)
     return found
 
 
@@ -281,26 +307,39 @@ def padded_tokens(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def validated(
-    stage: AnswerStage, held: Mapping[str, Recording], asked: Sequence[Question], averaged: Listener
+    held: Mapping[str, Recording], averaged: Listener, trees: Mapping[str, AnswerTree], decoder: SplitDecoder
 ) -> dict[str, float]:
-    """Share of answers in words of which every token is the likeliest, with the right recordings and with others."""
+    """Share of facts that are the likeliest answer in the words that are never trained, and with other recordings."""
     averaged.eval()
-    tokens = encoded(averaged, held)
-    asked = [question for question in asked if question.form == 'words'][::2]
-    decoder, hearing = stage.texts.decoder, averaged.cross_attention.hearing
+    heard = list(encoded(averaged, held).values())
     right: dict[str, list[bool]] = {}
-    for shift in (0, len(asked) // 2):
-        for first in range(0, len(asked), 32):
-            some = asked[first : first + 32]
-            hidden, mask, labels = stage.texts.batch([(question.text, question.answer) for question in some])
-            wanted = functional.pad(labels[:, 1:] != IGNORED, (0, 1))
-            names = [asked[(first + index + shift) % len(asked)].recording for index in range(len(some))]
-            heard, heard_mask = padded_tokens([tokens[name] for name in names])
-            with hearing(averaged.audio_transform(heard, heard_mask), heard_mask):
-                best = decoder.logits(hidden, mask, wanted).argmax(dim=1)
-            hits = best == labels[:, 1:][wanted[:, :-1]]
-            for question, hit in zip(some, hits.split(wanted.sum(dim=1).tolist()), strict=True):
-                right.setdefault(question.task + (' shuffled' if shift else ''), []).append(bool(hit.all()))
+    for task, tree in trees.items():
+        own = [one for one in heard if task in one.facts][:60]
+        wanted = torch.zeros(len(tree.hidden), dtype=torch.bool)
+        wanted[[place for index in range(len(tree.branches)) for place in tree.before(index)]] = True
+        numbers = torch.cumsum(wanted, dim=0) - 1
+        for first in range(0, len(own), 20):
+            some = own[first : first + 20]
+            tokens, mask = padded_tokens([one.tokens for one in some])
+            with averaged.cross_attention.hearing(averaged.audio_transform(tokens, mask), mask):
+                likely = decoder.logits(
+                    tree.hidden.float().expand(len(some), -1, -1),
+                    tree.allowed.expand(len(some), 1, -1, -1),
+                    wanted.expand(len(some), -1),
+                    tree.places.expand(len(some), -1),
+                ).log_softmax(dim=1)
+            likely = likely.unflatten(0, (len(some), -1))
+            scores = torch.stack(
+                [
+                    likely[:, numbers[tree.before(index)], torch.tensor(branch)].sum(dim=1)
+                    for index, branch in enumerate(tree.branches)
+                ]
+            )
+            for number, best in enumerate(scores.argmax(dim=0).tolist()):
+                said = labels_of(task)[best]
+                right.setdefault(task, []).append(said == some[number].facts[task])
+                other = own[(first + number + len(own) // 2) % len(own)]
+                right.setdefault(f'{task} shuffled', []).append(said == other.facts[task])
     return {task: round(float(np.mean(values)), 3) for task, values in sorted(right.items())}
 
 
@@ -335,8 +374,12 @@ def optimizer_of(stage: FactStage | AnswerStage, run: Run) -> torch.optim.Optimi
     """AdamW on what the stage trains; nothing else has gradients."""
     run.listener.requires_grad_(False)
     groups = []
+    everything = list(run.listener.named_parameters())
     for part, rate in stage.rates.items():
-        named = list(getattr(run.listener, part).requires_grad_().named_parameters())
+        # The first part that a name holds counts.
+        named = [item for item in everything if next((p for p in stage.rates if p in item[0]), None) == part]
+        for _, weight in named:
+            weight.requires_grad_()
         gates = [weight for name, weight in named if name.endswith('_gate')]
         others = [weight for name, weight in named if not name.endswith('_gate')]
         wide, narrow = ([w for w in others if (w.ndim > 1) == many] for many in (True, False))
@@ -404,29 +447,36 @@ def train(options: argparse.Namespace) -> None:
     listening = build(config['listening'], Listening)
     width = config['language_model']['config']['hidden_size']
     run = Run(Listener(config, width).to(memory_format=torch.channels_last), options.out)
-    sets, audio = {}, {}
+    audio, captions = {}, {}
     for split in ('train', 'validation'):
-        sets[split], cuts = read_questions(options.data / f'{split}.jsonl.gz')
-        cache = options.out / f'{split}.npz'
-        audio[split] = read_recordings(cuts, options.data, run.listener.audio_tower, listening, cache)
-        print(f'{split}: {len(sets[split])} questions about {len(cuts)} recordings', flush=True)
-    if run.stage == 'facts':
+        asked, cuts = read_questions(options.data / f'{split}.jsonl.gz')
+        captions[split] = {one.recording: one.label for one in asked if one.task == 'caption'}
+        if not options.texts_only:
+            cache = options.out / f'{split}.npz'
+            audio[split] = read_recordings(cuts, options.data, run.listener.audio_tower, listening, cache)
+            print(f'{split}: {len(cuts)} recordings', flush=True)
+    if run.stage == 'facts' and not options.texts_only:
         stage = FactStage(run.listener, audio['train'])
         minutes = options.minutes * options.facts_share
         train_stage(stage, run, options, minutes, lambda: stage.validate(audio['validation'], run.averaged))
         run.next_stage()
     model = load_packaged_language_model()
-    for listener in (run.listener, run.averaged):
-        listener.cross_attention.attach(model)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=load_packaged_tokenizer(), eos_token=config['tokenizer']['eos_token']
     )
     questions = QuestionTokenizer(tokenizer, build(config['question'], QuestionFormat))
-    texts = Texts(questions, split_decoder(model, min(config['cross_attention']['layers'])))
-    answers = AnswerStage(run.listener, audio['train'], sets['train'], texts)
+    decoder = split_decoder(model, min(config['cross_attention']['layers']))
+    prompts = Prompts(sorted(set(captions['train'].values())), lists=options.lists)
+    trees = read_trees(prompts.all, questions, decoder, options.out / 'texts.pt')
+    if options.texts_only:
+        return
+    for listener in (run.listener, run.averaged):
+        listener.cross_attention.attach(model)
+    answers = AnswerStage(run.listener, audio['train'], captions['train'], prompts, trees, decoder)
+    held_out = [held_out_prompt(task) for task in TASKS]
+    kept = {one.task: answer_tree(questions, decoder, one.text, one.answers) for one in held_out}
     minutes = options.minutes * (1 - options.facts_share)
-    held = (audio['validation'], sets['validation'], run.averaged)
-    train_stage(answers, run, options, minutes, lambda: validated(answers, *held))
+    train_stage(answers, run, options, minutes, lambda: validated(audio['validation'], run.averaged, kept, decoder))
 
 
 def main() -> None:
@@ -436,7 +486,11 @@ def main() -> None:
     parser.add_argument('--data', type=Path, required=True, help='folder with train.jsonl.gz and validation.jsonl.gz')
     parser.add_argument('--out', type=Path, required=True, help='folder for log and checkpoint; resumes from it')
     parser.add_argument('--minutes', type=float, default=70, help='wall-clock budget of both stages together')
-    parser.add_argument('--facts-share', type=float, default=0.4, help='of the budget for the first stage')
+    parser.add_argument('--facts-share', type=float, default=0.5, help='of the budget for the first stage')
+    parser.add_argument('--lists', type=int, default=60, help='lists of options for each label; default 60')
+    parser.add_argument(
+        '--texts-only', action='store_true', help='read the texts alone and end: beside the first stage it saves time'
+    )
     parser.add_argument('--max-steps', type=int, default=10**9, help='of each stage')
     parser.add_argument('--ema-decay', type=float, default=0.99)
     parser.add_argument('--threads', type=int, default=1)

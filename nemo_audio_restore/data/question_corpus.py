@@ -47,6 +47,7 @@ class Known:
         source: package, kit, soundfont or game.
         licence: short name.
         near: of test recordings: the training had other recordings of the same source.
+        single: one single sound, of which countings and sequences can be made.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Known:
     source: str
     licence: str
     near: bool = False
+    single: bool = False
 
 
 def save_recording(name: str, audio: np.ndarray, sample_rate: int, folder: Path) -> None:
@@ -170,6 +172,7 @@ def _cuts(known: Known, relative: Path, audio_folder: Path, number: int, seed: i
             'source': known.source,
             'licence': known.licence,
             'near': known.near,
+            'single': known.single,
         }
         name = f'{known.name}-q{index}'
         supervision = {

@@ -74,19 +74,26 @@ def read_mono(path: Path) -> tuple[np.ndarray, int]:
     return audio.mean(axis=0), rate
 
 
-def effect_recordings(manifests: Mapping[str, Path], folder: Path) -> Iterator[tuple[Known, bool]]:
+def effect_recordings(manifests: Mapping[str, Path], folder: Path, *, trained: bool = False) -> Iterator[Known]:
     """Drums and sounds of captioned clips, see ``prepare_captions.py``.
 
     Args:
         manifests: split to manifest of captioned clips.
         folder: for the recordings.
+        trained: nothing is kept for the test: its split trains too.
 
     Yields:
-        Recordings, and whether each is one single sound.
+        Recordings.
+
+    Raises:
+        ValueError: a tested package among those that are trained.
     """
     for split, cut in _cuts(manifests):
         kind, kit = cut.custom['class'], cut.custom['group'].split('/')[-1]
         drum = kind in TASKS['drum'].labels
+        if trained and kit in _TESTED:
+            raise ValueError(f'{kit} is tested on and cannot be trained too; leave it out of the additional sounds')
+        split = 'train' if trained and split == 'test' else split
         if cut.custom['task'] != 'effect' or kit in _LEFT_OUT or not (drum or kind in SOUNDS):
             continue
         # Sampled drums and game sounds of one package are told apart: the former are tested on other kits alone.
@@ -104,9 +111,10 @@ def effect_recordings(manifests: Mapping[str, Path], folder: Path) -> Iterator[t
             source=cut.custom['group'],
             licence=cut.custom['licence'],
             near=split == 'test' and not tested,
+            single=(cut.custom.get('tags') or {}).get('Count') == 'one',
         )
         _copy(cut, known.name, folder)
-        yield known, (cut.custom.get('tags') or {}).get('Count') == 'one'
+        yield known
 
 
 def music_recordings(manifests: Mapping[str, Path], folder: Path) -> Iterator[Known]:
@@ -198,7 +206,8 @@ def instrument_recordings(
         for name in filter(lambda name: _sounds(folder / f'{name}.flac'), names):
             split = 'test' if font == TESTED_FONT else 'validation' if stable_hash(name) % 20 == 0 else 'train'
             facts = (Fact('instrument', row.family),)
-            yield Known(name, split, facts, f'a solo of {row.family}', font.name, f'{font.licence} ({font.name})')
+            licence = f'{font.licence} ({font.name})'
+            yield Known(name, split, facts, f'a solo of {row.family}', font.name, licence, single=True)
 
 
 def chord_recordings(font: Soundfont, soundfont: Path, folder: Path, *, number: int, seed: int) -> Iterator[Known]:
@@ -231,7 +240,7 @@ def parts_of(recordings: Iterable[Known], folder: Path) -> list[Part]:
     """Single sounds among recordings.
 
     Args:
-        recordings: instruments, and drums and sounds that are one single sound.
+        recordings: instruments, drums and sounds; those that are one single sound are taken.
         folder: of their files.
 
     Returns:
@@ -239,6 +248,8 @@ def parts_of(recordings: Iterable[Known], folder: Path) -> list[Part]:
     """
     found = []
     for known in recordings:
+        if not known.single:
+            continue
         fact = known.facts[0]
         path = folder / f'{known.name}.flac'
         found.append(Part(fact.label, fact.task, known.split, path, known.source, known.licence, known.near))

@@ -37,6 +37,17 @@ class SplitDecoder:
         how = {'attention_mask': attention_mask, 'position_ids': position_ids, 'use_cache': False}
         return self.lower(input_ids=input_ids, **how).last_hidden_state
 
+    def states(
+        self, hidden: Tensor, attention_mask: Tensor, wanted: Tensor, position_ids: Tensor | None = None
+    ) -> Tensor:
+        """What the head sees of some of the tokens; arguments as for :meth:`logits`.
+
+        Returns:
+            (A, D), row after row.
+        """
+        how = {'attention_mask': attention_mask, 'position_ids': position_ids, 'use_cache': False}
+        return self.upper(inputs_embeds=hidden, **how).last_hidden_state[wanted]
+
     def logits(
         self, hidden: Tensor, attention_mask: Tensor, wanted: Tensor, position_ids: Tensor | None = None
     ) -> Tensor:
@@ -51,8 +62,7 @@ class SplitDecoder:
         Returns:
             (A, V), row after row.
         """
-        how = {'attention_mask': attention_mask, 'position_ids': position_ids, 'use_cache': False}
-        return self.head(self.upper(inputs_embeds=hidden, **how).last_hidden_state[wanted])
+        return self.head(self.states(hidden, attention_mask, wanted, position_ids))
 
 
 def split_decoder(language_model: nn.Module, layer: int) -> SplitDecoder:

@@ -55,7 +55,7 @@ def test_tested_kits_and_packages_are_never_trained_and_their_relatives_are_left
         ('g', clip('vinyl scratch', 'sonic-pi-samples'), 'en', 0.5),
     ]
     found = list(effect_recordings({'train': manifest(tmp_path, 'm.jsonl.gz', clips)}, tmp_path / 'out'))
-    splits = {known.name[-1]: (known.split, known.near, single) for known, single in found}
+    splits = {known.name[-1]: (known.split, known.near, known.single) for known in found}
     assert splits == {
         'a': ('train', False, True),
         'c': ('test', False, True),
@@ -63,15 +63,24 @@ def test_tested_kits_and_packages_are_never_trained_and_their_relatives_are_left
         'e': ('test', False, False),
         'f': ('train', False, True),
     }
-    labels = {known.name[-1]: {fact.task: fact.label for fact in known.facts} for known, _ in found}
+    labels = {known.name[-1]: {fact.task: fact.label for fact in known.facts} for known in found}
     assert labels['d'] == {'sound': 'metal', 'kind': 'sound effect'} and labels['a'] == {'drum': 'kick drum'}
-    assert all((tmp_path / 'out' / f'{known.name}.flac').exists() for known, _ in found)
+    assert all((tmp_path / 'out' / f'{known.name}.flac').exists() for known in found)
 
 
 def test_held_out_sounds_of_a_trained_package_are_marked_as_near(tmp_path):
     clips = [('a', clip('bird', '0ad-data'), 'en', 0.5)]
-    ((known, _),) = effect_recordings({'test': manifest(tmp_path, 'm.jsonl.gz', clips)}, tmp_path / 'out')
+    (known,) = effect_recordings({'test': manifest(tmp_path, 'm.jsonl.gz', clips)}, tmp_path / 'out')
     assert known.split == 'test' and known.near
+
+
+def test_additional_sounds_all_train_and_a_tested_package_is_refused_among_them(tmp_path):
+    clips = [('a', clip('bird', 'widelands-data'), 'en', 0.5)]
+    (known,) = effect_recordings({'test': manifest(tmp_path, 'm.jsonl.gz', clips)}, tmp_path / 'out', trained=True)
+    assert known.split == 'train' and not known.near
+    clips = [('b', clip('bird', 'wesnoth-1.16-data'), 'en', 0.5)]
+    with pytest.raises(ValueError, match='wesnoth-1.16-data is tested on'):
+        list(effect_recordings({'train': manifest(tmp_path, 'n.jsonl.gz', clips)}, tmp_path / 'out', trained=True))
 
 
 def test_accompaniments_are_trained_with_one_soundfont_and_tested_with_the_other(tmp_path):
@@ -134,7 +143,7 @@ def test_scenes_are_made_of_sounds_of_their_own_split(tmp_path):
         ('e', clip('bird', '0ad-data'), 'en', 0.5),
     ]
     effects = list(effect_recordings({'train': manifest(tmp_path, 'm.jsonl.gz', clips)}, tmp_path))
-    parts = parts_of([known for known, _ in effects], tmp_path)
+    parts = parts_of(effects, tmp_path)
     counted = list(counted_recordings(parts, tmp_path, numbers={'train': 10, 'test': 5}))
     assert [known.facts[0].label for known in counted[:6]] == ['one', 'two', 'three', 'four', 'five', 'one']
     assert {(known.split, known.source[-3:]) for known in counted} == {('train', 'fic'), ('test', '1.0')}
