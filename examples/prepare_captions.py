@@ -20,14 +20,24 @@ from pathlib import Path
 from nemo_audio_restore.data.clips import SPLITS, TASKS, Clip, clip_path, write_clip_manifests
 from nemo_audio_restore.data.debian import fetch_package
 from nemo_audio_restore.data.debian_speech import unpack
-from nemo_audio_restore.data.effects import EFFECT_PACKAGES, find_effects, make_effects, unpack_archive
+from nemo_audio_restore.data.effects import (
+    EFFECT_PACKAGES,
+    MORE_EFFECT_PACKAGES,
+    find_effects,
+    make_effects,
+    unpack_archive,
+)
 from nemo_audio_restore.data.grooves import LIBRARY
 from nemo_audio_restore.data.music_excerpts import excerpt_music
 from nemo_audio_restore.data.rendered import SOUNDFONTS, Soundfont, render_grooves, render_phrases
 from nemo_audio_restore.files.audio import probe
 
 # This package holds its files in one archive; voices and music of the archive are not unpacked.
-ARCHIVES = {'0ad-data': ('usr/share/games/0ad/mods/public/public.zip', ('audio/a', 'audio/resource'))}
+ARCHIVES = {
+    '0ad-data': ('usr/share/games/0ad/mods/public/public.zip', ('audio/a', 'audio/resource')),
+    'ufoai-sound': ('usr/share/games/ufoai/base/0snd.pk3', ('sound/',)),
+}
+PACKAGES = {**EFFECT_PACKAGES, **MORE_EFFECT_PACKAGES}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -39,7 +49,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--music', type=Path, help='folder of prepare_music.py; without it there are no excerpts')
     parser.add_argument('--deb-folder', type=Path, help='where .deb files lie or are downloaded to; default OUT/debs')
-    parser.add_argument('--effect-packages', nargs='+', choices=sorted(EFFECT_PACKAGES), default=list(EFFECT_PACKAGES))
+    parser.add_argument(
+        '--effect-packages',
+        nargs='+',
+        choices=sorted(PACKAGES),
+        default=list(EFFECT_PACKAGES),
+        metavar='PACKAGE',
+        help=f'of {", ".join(PACKAGES)}; default the first {len(EFFECT_PACKAGES)}',
+    )
     parser.add_argument('--mma-library', type=Path, default=LIBRARY, help=f'default {LIBRARY}')
     parser.add_argument('--per-style', type=int, default=40, help='accompaniments of each style; default 40')
     parser.add_argument('--per-family', type=int, default=38, help='about as many solo phrases each; default 38')
@@ -81,7 +98,7 @@ def effects(options: argparse.Namespace, folder: Path) -> list[Clip]:
     """Fetches the packages with effects and cuts them."""
     found = []
     for package in options.effect_packages:
-        root = package_folder(package, EFFECT_PACKAGES[package], options)
+        root = package_folder(package, PACKAGES[package], options)
         if package in ARCHIVES:
             archive, prefixes = ARCHIVES[package]
             for prefix in prefixes:

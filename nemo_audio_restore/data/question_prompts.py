@@ -1,7 +1,7 @@
 """All questions of the closed vocabulary with all their answers: few texts, which a language model reads once."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,7 @@ class Prompts:
 
     Args:
         captions: descriptions of recordings.
+        tasks: that are asked about.
         lists: of options, for each label of a task; two sounds in order have every pair, both ways round.
         seed: of the lists and of their words.
 
@@ -49,11 +50,13 @@ class Prompts:
         all: the prompts.
     """
 
-    def __init__(self, captions: Sequence[str] = (), *, lists: int = 60, seed: int = 0):
+    def __init__(
+        self, captions: Sequence[str] = (), *, tasks: Collection[str] = tuple(TASKS), lists: int = 60, seed: int = 0
+    ):
         self.all: list[Prompt] = []
         self._places: dict[tuple[str, ...], list[int]] = {}
         generator = random.Random(f'prompts/{seed}')
-        for task, what in TASKS.items():
+        for task, what in ((task, what) for task, what in TASKS.items() if task in tasks):
             labels = labels_of(task)
             for text in what.questions[:-1]:
                 self._add(Prompt(task, 'words', text, labels), [(task, 'words')])

@@ -56,6 +56,10 @@ def test_half_of_the_claims_are_true_and_false_ones_are_often_about_the_second_s
     assert 70 < shares['bird'] < 130 and 25 < shares['fire'] < 80 and len(shares) > 10
 
 
+def test_only_tasks_that_are_named_are_asked_about():
+    assert {prompt.task for prompt in Prompts(tasks=['key', 'tempo']).all} == {'key', 'tempo'}
+
+
 def test_a_fact_that_nobody_asks_about_is_refused(prompts):
     with pytest.raises(ValueError, match='no prompt'):
         prompts.draw('drum', 'violin', 'options', np.random.default_rng(0))
