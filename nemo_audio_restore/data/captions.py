@@ -35,7 +35,7 @@ class CaptionDataset(torch.utils.data.Dataset):
     B prompts; ``seconds_start`` (B,), where the crop begins in its recording, and ``seconds_total`` (B,), how long
     that is; ``classes`` and ``tasks``, B texts from the custom fields, empty where there are none; ``paraphrases`` and
     ``altered``, B lists of texts from the custom fields of these names: captions that say the same, and captions in
-    which the order or the properties of what is heard were changed.
+    which the order or the properties of what is heard were changed, see :func:`contrasts_of`.
 
     Raises:
         ValueError: a number outside its range.

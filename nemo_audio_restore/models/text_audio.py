@@ -38,7 +38,7 @@ class TextAudioModel(AudioDataMixin, BaseModel):
     - ``text_tower``: ``_target_`` and arguments of a network ``tower(prompts)`` to ``(B, E)`` with
       ``tokens(prompts)``, see :mod:`nemo_audio_restore.models.text_towers`
     - ``loss``: arguments of :class:`ContrastiveLoss`; or with ``_target_`` those of :class:`CompositionContrastLoss`,
-      which learns from paraphrases and altered captions, see :class:`CaptionDataset`
+      which learns from the paraphrases and altered captions of ``examples/prepare_contrasts.py``
     - for training: ``optim``, ``train_ds``, ``validation_ds``, ``card``
 
     Source: CLAP (arXiv 2211.06687); Stable Audio (arXiv 2402.04825), section 3.2.
@@ -251,13 +251,21 @@ class TextAudioModel(AudioDataMixin, BaseModel):
         audio, text = self._embedded(batch)
         output = {'audio': audio.cpu(), 'text': text.cpu(), 'captions': list(batch['captions'])}
         output['classes'] = list(batch.get('classes') or [])
+        if any(batch.get('altered') or ()):
+            variants = self._variants(batch)
+            wrong = torch.einsum('be,bke->bk', audio, variants.altered).masked_fill(~variants.altered_mask, -torch.inf)
+            right = (audio * text).sum(dim=-1) > wrong.amax(dim=1)
+            output['told_apart'] = right[variants.altered_mask.any(dim=1)].cpu()
         self._collect(output, dataloader_idx)
         return output
 
     def multi_validation_epoch_end(
         self, outputs: Sequence[Mapping[str, Any]], dataloader_idx: int = 0
     ) -> dict[str, Any]:
-        """Retrieval over the whole set, zero-shot classification by its class names, and the loss of all at once."""
+        """Retrieval over the whole set, zero-shot classification by its class names, and the loss of all at once.
+
+        ``val_composition`` is the share of recordings that are closer to their caption than to every altered one.
+        """
         audio, text = (torch.cat([output[name] for output in outputs]).float() for name in ('audio', 'text'))
         captions = [caption for output in outputs for caption in output['captions']]
         both = audio.to(self.device), text.to(self.device)
@@ -270,6 +278,9 @@ class TextAudioModel(AudioDataMixin, BaseModel):
         if len(classes) == len(audio) and len(labels) > 1:
             similarity = audio @ self.embed_text(labels).cpu().T
             scores['val_zero_shot'] = torch.tensor(zero_shot_accuracy(similarity, labels, classes))
+        told_apart = [output['told_apart'] for output in outputs if 'told_apart' in output]
+        if told_apart:
+            scores['val_composition'] = torch.cat(told_apart).float().mean()
         return {'val_loss': loss, 'log': scores}
 
     def facts(self) -> Sequence[str]:
