@@ -8,7 +8,8 @@ accompaniments of mma in 17 styles and solo phrases of 16 instrument families, b
 soundfonts (MIT); named sound effects of games, drum kits and samples (CC0, CC-BY, CC-BY-SA, GPL: every clip says
 which); and excerpts of the music that prepare_music.py has prepared in --music (CC and MIT only).
 Writes OUT/{train,validation,test}.jsonl.gz (Lhotse cuts), clips.csv and the clips in OUT/audio. The packages (2.3 GB,
-of which 0ad-data is 1.4 GB) are downloaded with apt-get. The same command again resumes.
+of which 0ad-data is 1.4 GB) are downloaded with apt-get. The same command again resumes. --effect-packages can name
+18 more packages of games (1.7 GB), whose sounds are for training only.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from nemo_audio_restore.data.music_excerpts import excerpt_music
 from nemo_audio_restore.data.rendered import SOUNDFONTS, Soundfont, render_grooves, render_phrases
 from nemo_audio_restore.files.audio import probe
 
-# This package holds its files in one archive; voices and music of the archive are not unpacked.
+# These packages hold their files in one archive; what no rule names (voices, music) is left out.
 ARCHIVES = {
     '0ad-data': ('usr/share/games/0ad/mods/public/public.zip', ('audio/a', 'audio/resource')),
     'ufoai-sound': ('usr/share/games/ufoai/base/0snd.pk3', ('sound/',)),

@@ -8,6 +8,7 @@ import soundfile
 
 from nemo_audio_restore.data.effects import (
     EFFECT_PACKAGES,
+    MORE_EFFECT_PACKAGES,
     effect_rules,
     find_effects,
     make_effects,
@@ -42,6 +43,10 @@ def write(path, seconds: float = 0.2, rate: int = 44100, channels: int = 1) -> N
         ('wesnoth-1.16-data', 'core/sounds/sword-1.ogg', 'sword and metal hit', ''),
         ('tuxpaint-stamps-default', 'stamps/animals/birds/owl.ogg', 'bird', 'owl'),
         ('supertuxkart-data', 'data/sfx/engine_small.ogg', 'engine', ''),
+        ('widelands-data', 'data/sound/smiths/smith_01.ogg', 'sword and metal hit', 'metal'),
+        ('megaglest-data', 'commondata/sounds/archer_attack2.wav', 'bow and arrow', 'arrow'),
+        ('minetest-data', 'default/sounds/default_snow_footstep.3.ogg', 'footsteps', 'snow'),
+        ('ufoai-sound', 'sound/weapons/explosion-grenade.ogg', 'explosion and thunder', 'explosion'),
     ],
 )
 def test_a_name_gives_class_and_caption(tmp_path, package, path, kind, word):
@@ -50,6 +55,23 @@ def test_a_name_gives_class_and_caption(tmp_path, package, path, kind, word):
     (effect,) = find_effects(package, tmp_path)
     assert effect.rule.kind == kind
     assert all(word in caption.format(**effect.words) for caption in effect.rule.captions)
+
+
+@pytest.mark.parametrize(
+    ('package', 'path'),
+    [
+        ('megaglest-data', 'commondata/sounds/archer_ack2.wav'),
+        ('megaglest-data', 'commondata/sounds/archer_attack3.wav'),
+        ('megaglest-data', 'commondata/sounds/swordman_die1.wav'),
+        ('ufoai-sound', 'sound/soldiers/maledeath01.ogg'),
+        ('boswars-data', 'units/engineer/engineer_die.wav'),
+        ('scorched3d-data', 'apoc/data/wav/misc/scream1.wav'),
+    ],
+)
+def test_voices_and_copies_of_tested_sounds_are_left_out(tmp_path, package, path):
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).touch()
+    assert find_effects(package, tmp_path) == []
 
 
 def test_names_without_a_rule_and_spoken_descriptions_are_left_out(tmp_path):
@@ -70,7 +92,9 @@ def test_a_chord_is_spelled_out(tmp_path):
 
 def test_every_rule_belongs_to_a_package_that_is_unpacked_and_has_a_licence():
     for rule in effect_rules():
-        assert rule.package in EFFECT_PACKAGES and rule.licence and rule.plural
+        known = (rule.package in EFFECT_PACKAGES) + (rule.package in MORE_EFFECT_PACKAGES)
+        assert known == 1 and rule.licence and rule.plural
+    assert {rule.package for rule in effect_rules()} == {*EFFECT_PACKAGES, *MORE_EFFECT_PACKAGES}
 
 
 def test_kits_stay_whole_and_classes_with_several_sources_are_tested(tmp_path):
@@ -86,6 +110,14 @@ def test_kits_stay_whole_and_classes_with_several_sources_are_tested(tmp_path):
     assert {splits[kind, 'ElectricEmpireKit'] for kind in ('kick drum', 'snare drum')} == {'validation'}
     animals = [split for (kind, _), split in splits.items() if kind == 'animal']
     assert len(animals) == 5 and animals.count('test') >= 1 and animals.count('train') >= 2
+
+
+def test_packages_that_only_train_are_never_tested_on(tmp_path):
+    for name in ('bird1', 'bird2', 'bird3', 'bird4', 'bird5', 'bird6'):
+        for index in range(2):
+            write(tmp_path / f'data/sound/animals/{name}_0{index}.ogg')
+    splits = split_effects(find_effects('widelands-data', tmp_path))
+    assert len(splits) == 6 and set(splits.values()) == {'train', 'validation'}
 
 
 def test_short_sounds_also_come_as_a_series_and_long_ones_in_excerpts(tmp_path):
