@@ -9,7 +9,7 @@ soundfonts (MIT); named sound effects of games, drum kits and samples (CC0, CC-B
 which); and excerpts of the music that prepare_music.py has prepared in --music (CC and MIT only).
 Writes OUT/{train,validation,test}.jsonl.gz (Lhotse cuts), clips.csv and the clips in OUT/audio. The packages (2.3 GB,
 of which 0ad-data is 1.4 GB) are downloaded with apt-get. The same command again resumes. --effect-packages can name
-18 more packages of games (1.7 GB), whose sounds are for training only.
+18 more packages of games (1.5 GB), whose sounds are for training only.
 """
 
 import argparse
