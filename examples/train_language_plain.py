@@ -75,32 +75,36 @@ def read_recordings(
     cuts: Mapping[str, dict], folder: Path, tower: nn.Module, listening: Listening, cache: Path
 ) -> dict[str, Recording]:
     """The recordings of a manifest by name; levels are kept in ``cache``."""
+    paths = {name: folder / cut['recording']['sources'][0]['source'] for name, cut in cuts.items()}
+    # A corpus that was prepared again has other recordings of the same names.
+    keys = {name: f'{name} {path.stat().st_size}' for name, path in paths.items()}
     known: dict[str, np.ndarray] = {}
     if cache.exists():
         with np.load(cache) as kept:
-            known = {name: kept[name] for name in kept.files}
-    missing = [name for name in cuts if name not in known]
+            known = {key: kept[key] for key in set(kept.files) & set(keys.values())}
+    missing = [name for name in cuts if keys[name] not in known]
     for name in missing:
-        windows = listening.read(folder / cuts[name]['recording']['sources'][0]['source'])
-        known[name] = as_bytes(tower.log_mel.decibels(windows).numpy())
+        known[keys[name]] = as_bytes(tower.log_mel.decibels(listening.read(paths[name])).numpy())
     if missing:
         partial = cache.with_suffix('.partial.npz')
         np.savez(partial, **known)
         os.replace(partial, cache)
-    return {name: Recording(known[name], facts_of(cut), cut['custom']['single']) for name, cut in cuts.items()}
+    return {name: Recording(known[keys[name]], facts_of(cut), cut['custom']['single']) for name, cut in cuts.items()}
 
 
 def read_trees(
     prompts: Sequence[Prompt], questions: QuestionTokenizer, decoder: SplitDecoder, cache: Path
 ) -> list[AnswerTree]:
     """What the language model makes of prompts, before it hears; kept in ``cache``."""
+    known: dict[tuple[str, tuple[str, ...]], AnswerTree] = {}
     if cache.exists():
         kept = torch.load(cache, weights_only=True)
-        if kept['texts'] == [(prompt.text, prompt.answers) for prompt in prompts]:
-            return [AnswerTree(**tree) for tree in kept['trees']]
-    trees = [answer_tree(questions, decoder, prompt.text, prompt.answers) for prompt in prompts]
-    partial = cache.with_suffix('.partial')
+        known = {text: AnswerTree(**tree) for text, tree in zip(kept['texts'], kept['trees'], strict=True)}
     texts = [(prompt.text, prompt.answers) for prompt in prompts]
+    if set(texts) <= set(known):
+        return [known[text] for text in texts]
+    trees = [known[text] if text in known else answer_tree(questions, decoder, *text) for text in texts]
+    partial = cache.with_suffix('.partial')
     torch.save({'texts': texts, 'trees': [dataclasses.asdict(tree) for tree in trees]}, partial)
     os.replace(partial, cache)
     return trees

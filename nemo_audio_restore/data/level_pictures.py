@@ -48,7 +48,7 @@ def decibels(levels: Sequence[np.ndarray]) -> Tensor:
 def roughened(levels: Tensor, rng: np.random.Generator, *, whole: Sequence[bool]) -> Tensor:
     """Decibels (B, F, N) as other microphones, rooms, kits and coders would give.
 
-    Every item is tilted, and some are transposed by up to two bands, stretched by up to 8 %, blurred by a room, cut
+    Every item is tilted, and some are transposed by a band, stretched by up to 8 %, blurred by a room, cut
     off at the top, or noisy. What happens once must stay whole: other items are also moved and partly masked.
 
     Args:
@@ -69,34 +69,33 @@ def roughened(levels: Tensor, rng: np.random.Generator, *, whole: Sequence[bool]
 def _roughened(item: np.ndarray, rng: np.random.Generator, whole: bool) -> np.ndarray:
     bands, frames = item.shape
     item = item.astype(np.float32)
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         # Bands that come in from outside are those of the edge.
-        item = item[np.clip(np.arange(bands) + rng.integers(-2, 3), 0, bands - 1)]
-    if rng.random() < 0.4:
+        item = item[np.clip(np.arange(bands) + rng.integers(-1, 2), 0, bands - 1)]
+    if rng.random() < 0.3:
         # A slower copy would lose its end.
         times = np.arange(frames) * rng.uniform(1.0 if whole else 0.92, 1.08)
         item = item[:, np.minimum(times.round().astype(int), frames - 1)]
-    if not whole and rng.random() < 0.5:
+    if not whole and rng.random() < 0.3:
         moved = int(rng.integers(0, frames // 4 + 1))
         item = np.concatenate([np.full((bands, moved), FLOOR_DB, np.float32), item[:, : frames - moved]], axis=1)
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         # A room: levels fall by no more than so many dB from frame to frame, from some dB below the sound.
         fall = np.arange(frames, dtype=np.float32) * rng.uniform(1.0, 4.0)
         tail = np.maximum.accumulate(item + fall, axis=1) - fall - rng.uniform(6, 20)
         item = np.maximum(item, tail)
-    curve = np.interp(np.arange(bands), np.linspace(0, bands - 1, 5), rng.normal(0, 5, 5))
+    curve = np.interp(np.arange(bands), np.linspace(0, bands - 1, 5), rng.normal(0, 4, 5))
     item = item + curve[:, None].astype(np.float32)
-    if rng.random() < 0.15:
-        item[bands - int(rng.integers(0, bands // 3)) :] = FLOOR_DB
-    if rng.random() < 0.5:
-        floor = item.max() - rng.uniform(25, 70) + rng.normal(0, 8) * np.linspace(-1, 1, bands)[:, None]
+    if rng.random() < 0.1:
+        item[bands - int(rng.integers(0, bands // 4)) :] = FLOOR_DB
+    if rng.random() < 0.4:
+        floor = item.max() - rng.uniform(30, 70) + rng.normal(0, 6) * np.linspace(-1, 1, bands)[:, None]
         item = _added(item, floor + rng.normal(0, 3, (bands, frames)))
     if not whole:
-        for _ in range(2):
-            height, width = rng.integers(0, bands // 6 + 1), rng.integers(0, frames // 8 + 1)
-            low, first = rng.integers(0, bands - height + 1), rng.integers(0, frames - width + 1)
-            item[low : low + height] = FLOOR_DB
-            item[:, first : first + width] = FLOOR_DB
+        height, width = rng.integers(0, bands // 6 + 1), rng.integers(0, frames // 8 + 1)
+        low, first = rng.integers(0, bands - height + 1), rng.integers(0, frames - width + 1)
+        item[low : low + height] = FLOOR_DB
+        item[:, first : first + width] = FLOOR_DB
     return item
 
 
