@@ -63,6 +63,8 @@ def test_a_name_gives_class_and_caption(tmp_path, package, path, kind, word):
         ('megaglest-data', 'commondata/sounds/archer_ack2.wav'),
         ('megaglest-data', 'commondata/sounds/archer_attack3.wav'),
         ('megaglest-data', 'commondata/sounds/swordman_die1.wav'),
+        ('lincity-ng-data', 'sounds/OrganicFarm1.wav'),
+        ('widelands-data', 'data/sound/farm/horse_00.ogg'),
         ('ufoai-sound', 'sound/soldiers/maledeath01.ogg'),
         ('boswars-data', 'units/engineer/engineer_die.wav'),
         ('scorched3d-data', 'apoc/data/wav/misc/scream1.wav'),
