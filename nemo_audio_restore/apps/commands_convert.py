@@ -104,6 +104,9 @@ def audio_flamingo2(
         ),
     ],
     precision: Annotated[str, typer.Option(help='fp32 or bf16; bf16 takes half of memory and disk.')] = 'fp32',
+    max_windows: Annotated[
+        int, typer.Option(min=1, help='Windows of 10 s that are heard: 12 as released, 30 for five minutes.')
+    ] = 12,
     overwrite: Annotated[bool, typer.Option('--overwrite', help='Replace an existing file.')] = False,
     quiet: Annotated[bool, typer.Option('-q', '--quiet', help='Errors only.')] = False,
 ) -> None:
@@ -123,7 +126,10 @@ def audio_flamingo2(
 
     _write(
         lambda: AudioLanguageModel.from_audio_flamingo2(
-            folder, language_model=language_model, dtype={'fp32': torch.float32, 'bf16': torch.bfloat16}[precision]
+            folder,
+            language_model=language_model,
+            dtype={'fp32': torch.float32, 'bf16': torch.bfloat16}[precision],
+            max_windows=max_windows,
         ),
         output,
     )

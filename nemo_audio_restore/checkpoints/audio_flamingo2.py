@@ -70,7 +70,7 @@ class ReleasedTensors:
             if not path.is_file():
                 raise FileNotFoundError(f'{self.folder} lacks {path.name}, which its {METADATA} names')
             try:
-                file = self._stack.enter_context(safe_open(str(path), framework='pt', device='cpu'))
+                file = self._opened(path)
             except SafetensorError as error:
                 raise CheckpointError(f'{path} is not a safetensors file, or a damaged one: {error}') from error
             there = set(file.keys())
@@ -80,9 +80,17 @@ class ReleasedTensors:
                 self._files[name] = file
                 self.shapes[name] = tuple(file.get_slice(name).get_shape())
 
+    def _opened(self, path: Path) -> Any:
+        """A file, mapped read-only: torch's own way counts as memory, and a file larger than that is refused."""
+        file = self._stack.enter_context(safe_open(str(path), framework='numpy'))
+        if any(file.get_slice(name).get_dtype() == 'BF16' for name in file.keys()):  # unknown to numpy
+            file = self._stack.enter_context(safe_open(str(path), framework='pt'))
+        return file
+
     def read(self, name: str) -> Tensor:
         """One tensor."""
-        return self._files[name].get_tensor(name)
+        tensor = self._files[name].get_tensor(name)
+        return tensor if isinstance(tensor, Tensor) else torch.from_numpy(tensor)
 
     def close(self) -> None:
         """Closes the files."""

@@ -114,6 +114,7 @@ class AudioLanguageModel(AnsweringMixin, LanguageLoraMixin, QuestionTrainingMixi
         *,
         language_model: str | Path,
         dtype: torch.dtype = torch.float32,
+        max_windows: int = 12,
     ) -> Self:
         """Makes a model from a released checkpoint of Audio Flamingo 2.
 
@@ -124,6 +125,8 @@ class AudioLanguageModel(AnsweringMixin, LanguageLoraMixin, QuestionTrainingMixi
             language_model: folder or hub name of Qwen2.5 of the same size; its configuration and tokenizer are
                 used, not its weights.
             dtype: of the weights; ``torch.bfloat16`` takes half of the memory.
+            max_windows: windows of 10 s that the model hears: 12 as in the released program; 30 are the five minutes
+                of its third stage of training.
 
         Returns:
             The model in evaluation mode, on the CPU; it prepares audio with the published numerics.
@@ -132,7 +135,7 @@ class AudioLanguageModel(AnsweringMixin, LanguageLoraMixin, QuestionTrainingMixi
             CheckpointError: tensors are missing, left over, of another shape or inconsistent; they are named.
             FileNotFoundError: a file is missing.
         """
-        return read_release(cls, folder, language_model=language_model, dtype=dtype)
+        return read_release(cls, folder, language_model=language_model, dtype=dtype, max_windows=max_windows)
 
     @property
     def language_model(self) -> nn.Module:

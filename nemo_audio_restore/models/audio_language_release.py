@@ -28,7 +28,7 @@ _CARD = {
 
 
 def read_release(
-    model_class: type[Model], folder: str | Path, *, language_model: str | Path, dtype: torch.dtype
+    model_class: type[Model], folder: str | Path, *, language_model: str | Path, dtype: torch.dtype, max_windows: int
 ) -> Model:
     """Makes a model from a release; see ``AudioLanguageModel.from_audio_flamingo2``.
 
@@ -37,6 +37,7 @@ def read_release(
         folder: of the release.
         language_model: folder or hub name with configuration and tokenizer.
         dtype: of the weights.
+        max_windows: windows of 10 s that the model hears.
 
     Returns:
         The model in evaluation mode.
@@ -56,7 +57,7 @@ def read_release(
         config = OmegaConf.create(
             {
                 'audio_tower': sizes.audio_tower,
-                'listening': {'published_numerics': True},
+                'listening': {'published_numerics': True, 'max_windows': max_windows},
                 'audio_transform': sizes.audio_transform,
                 'cross_attention': sizes.cross_attention,
                 'language_model': {'config': language},

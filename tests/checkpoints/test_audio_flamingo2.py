@@ -1,6 +1,8 @@
 """Claims about the released layout of Audio Flamingo 2, on a release made of random tensors."""
 
 import json
+import os
+import struct
 import sys
 from pathlib import Path
 
@@ -98,6 +100,34 @@ def test_tensors_that_are_wrong_are_named(tmp_path, edit, message):
         with ReleasedTensors(tmp_path) as files:
             files.sizes()
             fill_parts(files, empty_parts())
+
+
+@pytest.mark.parametrize('kept', [torch.float16, torch.bfloat16])
+def test_files_in_half_precision_are_read(tmp_path, kept):
+    tensors = {name: x.to(kept) if x.is_floating_point() else x for name, x in released().items()}
+    parts = load(write(tmp_path, tensors))
+    for network, name, source in parts.sources('clap.nvclap.'):
+        if source.third is None:
+            found = network.state_dict()[name]
+            assert torch.equal(found, tensors[source.names[0]].to(found.dtype)), name
+
+
+def test_files_larger_than_the_memory_are_opened(tmp_path):
+    """The largest release is one of 37 GB, as far as is known."""
+    size = 4 * (os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 4 + 2**28)
+    header = {
+        'small': {'dtype': 'F32', 'shape': [2], 'data_offsets': [0, 8]},
+        'large': {'dtype': 'F32', 'shape': [size // 4], 'data_offsets': [8, 8 + size]},
+    }
+    text = json.dumps(header).encode()
+    text += b' ' * (-len(text) % 8)
+    with (tmp_path / 'model_chunk_0.safetensors').open('wb') as file:
+        file.write(struct.pack('<Q', len(text)) + text + struct.pack('<2f', 1.5, -2.0))
+        file.truncate(8 + len(text) + 8 + size)  # a hole: it takes no place
+    (tmp_path / METADATA).write_text(json.dumps({'model_chunk_0': ['small', 'large']}))
+    with ReleasedTensors(tmp_path) as files:
+        assert files.shapes['large'] == (size // 4,)
+        assert files.read('small').tolist() == [1.5, -2.0]
 
 
 def test_copies_may_be_left_out(tmp_path):

@@ -11,8 +11,10 @@ import soundfile
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from typer.testing import CliRunner
 
 from nemo_audio_restore._nemo import load_safely
+from nemo_audio_restore.apps.cli import app
 from nemo_audio_restore.checkpoints.errors import CheckpointError
 from nemo_audio_restore.data.listening import InputWarning, NothingToHearError
 from nemo_audio_restore.data.question_text import QuestionError
@@ -246,6 +248,19 @@ def test_model_in_bfloat16_is_restored_so_and_a_file_of_halves_in_single_precisi
     assert restored.audio_transform.norm.weight.dtype == restored.language_model.dtype == expected
     if not half:
         assert restored.generate(prompts=QUESTIONS, audios=CLIPS, settings=SHORT) == said
+
+
+def test_the_command_converts_a_release_to_the_precision_and_length_that_are_asked_for(folders, tmp_path):
+    release, language = folders
+    for options, dtype, windows in (([], torch.float32, 12), (['--precision', 'bf16'], torch.bfloat16, 30)):
+        out = tmp_path / f'{windows}.nemo'
+        given = ['convert', 'audio-flamingo2', release, '--language-model', language, '-o', out, *options]
+        given += ['--max-windows', windows] if options else []
+        assert CliRunner().invoke(app, list(map(str, given))).exit_code == 0
+        restored = AudioLanguageModel.restore_from(str(out))
+        assert restored.audio_transform.norm.weight.dtype == dtype
+        with pytest.warns(InputWarning, match=f'hears the first {windows * 10} s'):
+            restored.listening.windows(np.zeros(301 * RATE) + 0.1, RATE)
 
 
 def test_language_model_of_another_size_is_refused(folders, tmp_path):
