@@ -71,16 +71,17 @@ def ask(
     else:
         asked |= {'max_tokens': max_tokens, 'temperature': temperature} | ({'seed': seed} if temperature else {})
 
+    # The answer about one file appears word by word.
+    watched = len(files) == 1 and not (option or as_jsonl or output)
+
     def answer(heard: Sequence['HeardRecording']) -> list[Record]:
         if option:
             chosen = [listener.ask(recording, question, option) for recording in heard]
             return [{'answer': choice.text, 'probabilities': choice.probabilities} for choice in chosen]
-        # One file: words appear as they are written.
-        watched = len(files) == 1 and not (quiet or as_jsonl or output)
         return [{'answer': text} for text in _written(listener, question, heard, settings, watched=watched)]
 
     work = Work(listener.listen, answer, asked, batch_size, verbose)
-    _run(files, work, output=output, overwrite=overwrite, as_jsonl=as_jsonl, quiet=quiet)
+    _run(files, work, output=output, overwrite=overwrite, as_jsonl=as_jsonl, quiet=quiet, watched=watched)
 
 
 def caption(
@@ -121,19 +122,31 @@ def _written(
     *,
     watched: bool,
 ) -> list[str]:
+    said = ''
+
+    def show(item: int, piece: str) -> None:
+        nonlocal said
+        said += piece
+        console.result_piece(piece)
+
     texts = listener.generate(
-        prompts=[question] * len(heard),
-        audios=list(heard),
-        settings=settings,
-        on_text=(lambda item, piece: console.say_piece(piece)) if watched else None,
+        prompts=[question] * len(heard), audios=list(heard), settings=settings, on_text=show if watched else None
     )
     if watched:
-        console.say('')
+        # Half a character, where the answer was cut, is held back.
+        console.result(texts[0].removeprefix(said))
     return texts
 
 
 def _run(
-    files: Sequence[Path], work: Work, *, output: Path | None, overwrite: bool, as_jsonl: bool, quiet: bool
+    files: Sequence[Path],
+    work: Work,
+    *,
+    output: Path | None,
+    overwrite: bool,
+    as_jsonl: bool,
+    quiet: bool,
+    watched: bool = False,
 ) -> None:
     """Works on the files and says what comes of it; ends with 1 if any failed, else 0."""
     from nemo_audio_restore.data.question_text import QuestionError
@@ -156,7 +169,7 @@ def _run(
                 _say_problems(record, quiet=quiet)
                 if kept is not None and is_new:
                     kept.write(record)
-                if kept is None or as_jsonl:
+                if (kept is None or as_jsonl) and not watched:
                     _show(record, as_jsonl=as_jsonl, several=several)
                 failed += 'error' in record
                 on_progress(count, len(files))

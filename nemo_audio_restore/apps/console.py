@@ -14,11 +14,6 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def say_piece(text: str) -> None:
-    """A part of a line on stderr."""
-    print(text, end='', file=sys.stderr, flush=True)
-
-
 @contextmanager
 def said_warnings(category: type[Warning]) -> Iterator[None]:
     """Warnings of a category become one plain line each, and each is said once."""
@@ -39,6 +34,11 @@ def said_warnings(category: type[Warning]) -> Iterator[None]:
 def result(text: str) -> None:
     """One line on stdout."""
     print(text, flush=True)
+
+
+def result_piece(text: str) -> None:
+    """A part of a line on stdout."""
+    print(text, end='', flush=True)
 
 
 def result_json(value: object) -> None:

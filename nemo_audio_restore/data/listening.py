@@ -13,6 +13,8 @@ from torch import Tensor
 from nemo_audio_restore.files.audio import probe, read_blocks
 from nemo_audio_restore.signal.audio_windows import peak_normalised, split_windows, truncated_to_16_bit
 
+_SHORTEST_S = 0.025  # a frame of the spectrograms that are heard
+
 
 class InputWarning(UserWarning):
     """The model gets less than it was given: audio or text is cut, or there is nothing to hear."""
@@ -91,6 +93,8 @@ class Listening:
         mono = self._resampled(self._mono(samples[:, :kept]), sample_rate)
         if not np.any(mono):
             _warn(f'{name} is silent')
+        elif samples.shape[1] < _SHORTEST_S * sample_rate:
+            _warn(f'{name} lasts {1000 * samples.shape[1] / sample_rate:.2g} ms: there is next to nothing to hear')
         mono = peak_normalised(torch.from_numpy(mono), stretch_one_sided=self.published_numerics)
         mono = truncated_to_16_bit(mono) if self.published_numerics else mono
         windows = split_windows(mono, window_samples=self.window_samples, hop_samples=self.hop_samples)

@@ -74,19 +74,15 @@ def test_question_that_cannot_be_asked_is_one_error(asked, question, message):
     [
         (np.zeros(RATE, np.float32), 'clip.wav is silent'),
         (0.1 * np.sin(np.arange(360 * RATE)), 'lasts 360.0 s; the model hears the first 120 s'),
+        (np.float32([0.1, -0.2, 0.3]), 'lasts 1.5 ms: there is next to nothing to hear'),
     ],
 )
-def test_silence_and_six_minutes_are_answered_with_one_warning(asked, monkeypatch, samples, message):
+def test_silence_six_minutes_and_three_samples_are_answered_with_one_warning(asked, monkeypatch, samples, message):
     done = asked(samples)
     assert done.exit_code == 0 and done.stdout and not problems(done)  # quiet
     monkeypatch.setattr(RUNNER, 'invoke', lambda app, words: CliRunner().invoke(app, words[:-1]))
-    (line,) = problems(asked(samples))
+    (line,) = [line for line in problems(asked(samples)) if 'the answer is cut at 2 tokens' not in line]
     assert line.startswith('warning:') and message in line
-
-
-def test_three_samples_are_answered(asked):
-    done = asked(np.float32([0.1, -0.2, 0.3]))
-    assert done.exit_code == 0 and not problems(done)
 
 
 def test_tokenizer_without_the_special_tokens_is_one_error(model, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from nemo_audio_restore.apps import loading
+from nemo_audio_restore.apps import console, loading
 from nemo_audio_restore.apps.cli import app
 from nemo_audio_restore.data.listening import InputWarning
 from nemo_audio_restore.files.audio import read_audio
@@ -58,12 +58,16 @@ def clip(tmp_path):
     return tmp_path / 'clip.wav'
 
 
-def test_answer_is_the_result_and_its_words_appear_as_they_are_written(listener, clip):
+def test_answer_is_the_result_and_its_words_appear_as_they_are_written(listener, clip, monkeypatch):
     done = run('ask', clip, 'Which sound?', '-m', 'x')
     assert done.exit_code == 0
-    assert done.stdout == 'answer to Which sound?\n'
-    assert done.stderr == 'answer to Which sound?\n'
-    assert run('ask', clip, 'Which sound?', '-m', 'x', '-q').stderr == ''
+    assert (done.stdout, done.stderr) == ('answer to Which sound?\n', '')
+    pieces = []
+    monkeypatch.setattr(console, 'result_piece', pieces.append)
+    assert run('ask', clip, 'Which sound?', '-m', 'x').stdout == '\n'
+    assert pieces == ['answer', ' to Which sound?']
+    run('ask', clip, 'Which sound?', '-m', 'x', '--jsonl')
+    assert len(pieces) == 2
 
 
 def test_question_may_be_long(listener, clip):

@@ -34,8 +34,12 @@ def test_silence_stays_silent_and_is_told():
         assert not published.windows(np.zeros(4000), RATE).any()
 
 
-def test_three_samples_make_one_window():
-    windows = HEARD.windows(np.float32([0.1, -0.2, 0.1]), 44100)
+def test_three_samples_make_one_window_and_are_told():
+    with pytest.warns(InputWarning, match=r'the audio lasts 0\.068 ms: there is next to nothing to hear'):
+        windows = HEARD.windows(np.float32([0.1, -0.2, 0.1]), 44100)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        HEARD.windows(tone(0.03), RATE)
     assert windows.shape == (1, 8000)
     assert torch.isfinite(windows).all()
 
