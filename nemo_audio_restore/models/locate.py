@@ -41,7 +41,7 @@ def locate_model(name: str, *, known: Mapping[str, str], refresh_cache: bool = F
     if location.count('/') == 1 and not location.startswith(('/', '.', '~')):
         return _from_hub(location, refresh_cache=refresh_cache)
     raise FileNotFoundError(
-        f'no model is called {name!r}, and no file or folder has that path. Known names: {names}. '
+        f'no model of this kind is called {name!r}, and no file or folder has that path. Known names: {names}. '
         'Models on the Hugging Face Hub are called ORG/NAME.'
     )
 

@@ -92,7 +92,7 @@ def test_uncached_hub_name_without_network_says_what_is_missing(toy_class, tmp_p
 
 @pytest.mark.parametrize('name', ['toy_45k', 'missing.nemo', './missing.nemo', 'file:///missing.nemo'])
 def test_name_of_nothing_is_an_error_in_plain_words(name, toy_class):
-    with pytest.raises(FileNotFoundError, match='missing.nemo|no model is called'):
+    with pytest.raises(FileNotFoundError, match='missing.nemo|no model of this kind is called'):
         toy_class.from_pretrained(name)
 
 
