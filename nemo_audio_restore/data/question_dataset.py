@@ -1,5 +1,8 @@
 """Lhotse cuts with questions and answers -> batches for an audio-language model."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
@@ -13,8 +16,10 @@ from nemo_audio_restore.signal.audio_windows import batch_windows
 class QuestionDataset(torch.utils.data.Dataset):
     """Maps a Lhotse ``CutSet`` (one mini-batch) to tensors.
 
-    A cut has one supervision: its ``text`` is the answer, the field ``question`` of its ``custom`` the question.
-    Several questions about one recording are several cuts.
+    A cut has one supervision: its ``text`` is the answer, the field ``question`` of its ``custom`` the question. Or it
+    has a custom field ``conversation``, a turn of the user and one of the assistant in the form of `transformers`:
+    ``[{'role': 'user', 'content': 'What is it?'}, {'role': 'assistant', 'content': 'A dog.'}]``; what is heard is the
+    cut. Several questions about one recording are several cuts.
 
     Args:
         listening: how recordings are prepared.
@@ -48,7 +53,7 @@ def question_and_answer(cut: Cut) -> tuple[str, str]:
     """The question and the answer of a cut.
 
     Args:
-        cut: with one supervision.
+        cut: with a conversation, or with one supervision.
 
     Returns:
         Both texts.
@@ -56,6 +61,9 @@ def question_and_answer(cut: Cut) -> tuple[str, str]:
     Raises:
         QuestionError: there is none, or one of them is missing.
     """
+    turns = (cut.custom or {}).get('conversation')
+    if turns is not None:
+        return _said_in(turns, cut.id)
     supervisions = cut.supervisions
     if len(supervisions) != 1:
         raise QuestionError(
@@ -68,3 +76,20 @@ def question_and_answer(cut: Cut) -> tuple[str, str]:
             f'{answer!r} and {question!r}'
         )
     return question, answer
+
+
+def _said_in(turns: Sequence[Mapping[str, Any]], name: str) -> tuple[str, str]:
+    """Question and answer of a conversation."""
+    roles = [turn.get('role') for turn in turns]
+    if roles != ['user', 'assistant']:
+        raise QuestionError(
+            f'cut {name}: a conversation must be one turn of the user and one of the assistant; got {roles}'
+        )
+    said = []
+    for turn in turns:
+        content = turn.get('content') or ''
+        parts = [{'type': 'text', 'text': content}] if isinstance(content, str) else content
+        said.append(' '.join(part['text'].strip() for part in parts if part.get('type') == 'text'))
+    if not all(said):
+        raise QuestionError(f'cut {name}: question and answer of its conversation need words; got {said}')
+    return said[0], said[1]

@@ -58,3 +58,32 @@ def test_recordings_and_texts_of_a_batch_belong_together(dataset, tmp_path):
 def test_cuts_without_question_or_answer_are_refused(dataset, tmp_path, changes, message):
     with pytest.raises(QuestionError, match=message):
         dataset[CutSet.from_cuts([cut(tmp_path, 'z', 0.3, **changes)])]
+
+
+def spoken(folder, *turns):
+    made = cut(folder, 'c', 0.3, supervisions=0)
+    made.custom = {'conversation': [{'role': role, 'content': content} for role, content in turns]}
+    return CutSet.from_cuts([made])
+
+
+def test_a_conversation_is_a_question_and_an_answer(dataset, tmp_path):
+    expected = dataset[CutSet.from_cuts([cut(tmp_path, 'x', 0.3)])]
+    parts = [{'type': 'audio'}, {'type': 'text', 'text': 'what'}]
+    for content in ('what', parts):
+        cuts = spoken(tmp_path, ('user', content), ('assistant', 'a dog'))
+        cuts.to_file(tmp_path / 'cuts.jsonl')
+        batch = dataset[CutSet.from_file(tmp_path / 'cuts.jsonl')]
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ('turns', 'message'),
+    [
+        ([('user', 'what')], r"cut c: a conversation must be one turn .*; got \['user'\]"),
+        ([('user', [{'type': 'audio'}]), ('assistant', 'a dog')], r"need words; got \['', 'a dog'\]"),
+        ([('user', 'what'), ('assistant', None)], r"need words; got \['what', ''\]"),
+    ],
+)
+def test_conversations_that_say_too_little_are_refused(dataset, tmp_path, turns, message):
+    with pytest.raises(QuestionError, match=message):
+        dataset[spoken(tmp_path, *turns)]
