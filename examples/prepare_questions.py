@@ -1,13 +1,16 @@
-"""Prepares questions about audio for the small audio-language model: recordings whose facts are known, and answers.
+r"""Prepares questions about audio for the small audio-language model: recordings whose facts are known, and answers.
 
     python examples/prepare_captions.py --out captions --music corpus
     python examples/prepare_speech.py --out speech
     python examples/prepare_speech.py --out sentences --packages asterisk-core-sounds-en-g722
-    python examples/prepare_questions.py --captions captions --speech speech --sentences sentences --out questions
+    python examples/prepare_captions.py --out sounds --tasks effect --effect-packages widelands-data megaglest-data
+    python examples/prepare_questions.py --captions captions --sounds sounds --speech speech --sentences sentences \
+        --out questions
 
 Nine tasks: instrument families and chords of known tempo and key (rendered), drums and sounds (clips of
 prepare_captions.py), counting and order (put together from single sounds), spoken language (prepare_speech.py), and
-speech, music or sound effect. Writes OUT/{train,validation,test}.jsonl.gz (a Lhotse cut for every question) and the
+speech, music or sound effect. The clips of --sounds, which may be of many more packages, are trained and never
+tested. Writes OUT/{train,validation,test}.jsonl.gz (a Lhotse cut for every question) and the
 recordings, mono at 16 kHz, in OUT/audio. Tests use another soundfont, other drum kits, other packages and other
 voices, and one paraphrase of every question that is never trained. The same command again resumes.
 """

@@ -6,7 +6,7 @@ hidden states of texts in front of the first block that hears.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,10 @@ class AnswerStage:
         heard = encoded(listener, audio)
         items = [(fact, label, one) for one in heard.values() for fact, label in fact_items(one.facts)]
         # Descriptions count as one label.
-        items += [('caption', '', Heard(heard[name].tokens, {'caption': text})) for name, text in captions.items()]
+        items += [
+            ('caption', '', replace(heard[name], facts={**heard[name].facts, 'caption': text}))
+            for name, text in captions.items()
+        ]
         for _ in range(ROUGH_VERSIONS):
             rough = encoded(listener, audio, rng).values()
             items += [(fact, label, one) for one in rough for fact, label in fact_items(one.facts)]
@@ -233,10 +236,8 @@ class AnswerStage:
         with self.listener.cross_attention.hearing(heard, heard_mask):
             states = self.decoder.states(hidden, mask, wanted)
         self.steps += 1
-        known = [fact for fact in facts if 'caption' not in fact]
         told = self.listener.heads(self.listener.cross_attention, heard, heard_mask)
-        loss = FACT_WEIGHT * fact_loss(told, facts) if len(known) == len(facts) else 0.0
-        return loss + self._surprise(states, labels[wanted])
+        return FACT_WEIGHT * fact_loss(told, facts) + self._surprise(states, labels[wanted])
 
     def _surprise(self, states: Tensor, labels: Tensor) -> Tensor:
         """Among all tokens now and then, else among those that answers are made of and the most common ones."""
@@ -322,6 +323,7 @@ def validated(
     right: dict[str, list[bool]] = {}
     for task, tree in trees.items():
         own = [one for one in heard if task in one.facts][:60]
+        others = np.random.default_rng(0).permutation(len(own))
         wanted = torch.zeros(len(tree.hidden), dtype=torch.bool)
         wanted[[place for index in range(len(tree.branches)) for place in tree.before(index)]] = True
         numbers = torch.cumsum(wanted, dim=0) - 1
@@ -345,6 +347,6 @@ def validated(
             for number, best in enumerate(scores.argmax(dim=0).tolist()):
                 said = labels_of(task)[best]
                 right.setdefault(task, []).append(said == some[number].facts[task])
-                other = own[(first + number + len(own) // 2) % len(own)]
+                other = own[others[first + number]]
                 right.setdefault(f'{task} shuffled', []).append(said == other.facts[task])
     return {task: round(float(np.mean(values)), 3) for task, values in sorted(right.items())}
