@@ -256,8 +256,15 @@ def probed(scorer: Scorer, trained: Sequence[Item], outcomes: Sequence[Outcome])
 def table(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
     """The rows of the table: percentages."""
     rows = []
-    for task, part in dict.fromkeys((outcome.item.task, outcome.item.part) for outcome in outcomes):
-        own = [outcome for outcome in outcomes if (outcome.item.task, outcome.item.part) == (task, part)]
+    parts: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        known = parts.setdefault(outcome.item.task, [])
+        known += [outcome.item.part] if outcome.item.part not in known else []
+    groups = [(task, (part,)) for task, own in parts.items() for part in own]
+    groups += [(task, tuple(own)) for task, own in parts.items() if len(own) > 1 and task in TARGETS]
+    for task, included in groups:
+        part = included[0] if len(included) == 1 else 'both together'
+        own = [outcome for outcome in outcomes if outcome.item.task == task and outcome.item.part in included]
         share = {
             name: round(100 * float(np.mean([getattr(outcome, name) for outcome in own])))
             for name in Outcome.__dataclass_fields__
