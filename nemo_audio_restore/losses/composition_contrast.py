@@ -85,6 +85,10 @@ def composition_contrast_loss(similarity: Tensor, altered: Tensor, temperature: 
 
     Source: Audio Flamingo 2 (arXiv 2503.03983), section 3.1, equation 1.
     """
-    right = torch.logsumexp(similarity.diagonal().T / temperature, dim=1)
-    everything = torch.cat([similarity.flatten(1), altered], dim=1) / temperature
+    everything = torch.cat([similarity.flatten(1), altered], dim=1)
+    missing = everything.isneginf()
+    # Infinity over a temperature that learns would have no gradient but NaN.
+    everything = (everything.masked_fill(missing, 0.0) / temperature).masked_fill(missing, -torch.inf)
+    scaled = everything[:, : similarity[0].numel()].unflatten(1, similarity.shape[1:])
+    right = torch.logsumexp(scaled.diagonal().T, dim=1)
     return (torch.logsumexp(everything, dim=1) - right).mean()
