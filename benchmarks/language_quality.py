@@ -3,7 +3,7 @@ r"""Measures what the small audio-language model hears: accuracy of every task o
     python examples/prepare_questions.py --captions captions --speech speech --sentences sentences --out questions
     python benchmarks/language_quality.py --data questions --model audio_flamingo2_small --json quality.json
 
-Questions are in words that were never trained. "Options" is the choice among up to four, every order of the list
+Questions are in words that were never trained. "Options" is the choice among up to four, every rotation of the list
 averaged as ``ask`` does it; "in words" means that every token of the right answer is the likeliest, so that greedy
 writing gives it. Beside both stand: the same model with the recordings of other items of the task ("text only"), the
 most frequent label, and a logistic regression on the tokens of the same tower, trained on the same recordings.

@@ -1,4 +1,4 @@
-"""Prepares what AF-CLAP's loss learns from: paraphrases of captions, and captions in which one thing is wrong.
+r"""Prepares what AF-CLAP's loss learns from: paraphrases of captions, and captions in which one thing is wrong.
 
     python examples/prepare_captions.py --out captions --music corpus
     python examples/prepare_contrasts.py --captions captions --out contrasts

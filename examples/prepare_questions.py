@@ -83,6 +83,10 @@ def gather(options: argparse.Namespace, folder: Path) -> list[Known]:
     if options.sounds is not None:
         more = {split: options.sounds / f'{split}.jsonl.gz' for split in SPLITS}
         more = {split: path for split, path in more.items() if path.exists()}
+        if not more:
+            raise FileNotFoundError(
+                f'{options.sounds} holds no manifest of prepare_captions.py, such as train.jsonl.gz'
+            )
         effects += effect_recordings(more, folder, trained=True)
     print(f'{len(effects)} drums and sounds', file=sys.stderr)
     music = list(music_recordings(manifests, folder))

@@ -1,13 +1,14 @@
-r"""Trains the small audio-language model with plain torch on one CPU core: no NeMo trainer, no Lightning.
+r"""Trains the small audio-language model with plain torch on a CPU: no NeMo trainer, no Lightning.
 
-    python examples/prepare_questions.py --captions captions --speech speech --sentences sentences --out questions
-    python examples/train_language_plain.py --config conf/audio_flamingo2_small.yaml --data questions \\
-        --out runs/audio_flamingo2_small --minutes 70
+    python examples/prepare_questions.py --captions captions --sounds sounds --speech speech --sentences sentences \
+        --out questions
+    python examples/train_language_plain.py --config conf/audio_flamingo2_small.yaml --data questions \
+        --out runs/audio_flamingo2_small --minutes 80 --threads 2
 
-It reads the blocks of the same YAML as train.py and the same cut manifests, in two stages. First the audio tower and
-the transform learn to tell the facts apart, without any text. Then the tower is frozen, and the transform and the
-blocks of cross-attention learn to answer. What makes it fast: tokens of recordings are computed once, and so are the
-hidden states of texts in front of the first block; logits are computed for answers alone. The same command again
+It reads the blocks of the same YAML as train.py and the manifests of prepare_questions.py, in two stages. First
+tower, transform, and the keys and values of cross-attention learn to tell the facts apart, without any text. Then the
+tower is frozen, and the rest learns to answer. What makes it fast: tokens of recordings are computed once, and so are
+the hidden states of texts in front of the first block; logits are computed for answers alone. The same command again
 resumes the run; export_plain.py packs its averaged weights. The same command with ``--texts-only`` on another core
 saves the time that the texts take.
 """
@@ -15,6 +16,7 @@ saves the time that the texts take.
 import argparse
 import copy
 import dataclasses
+import hashlib
 import importlib
 import json
 import math
@@ -59,6 +61,11 @@ def build(block: Mapping[str, Any], default: type | None = None) -> Any:
     return default(**arguments)
 
 
+def fingerprint(*blocks: Any) -> str:
+    """A short name of blocks of the config: what was computed for others must not be used."""
+    return hashlib.sha256(json.dumps(blocks, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def listener_of(config: Mapping[str, Any], width: int) -> Listener:
     """What is trained, for a language model of a width."""
     tower = build(config['audio_tower'])
@@ -72,12 +79,12 @@ def listener_of(config: Mapping[str, Any], width: int) -> Listener:
 
 @torch.no_grad()
 def read_recordings(
-    cuts: Mapping[str, dict], folder: Path, tower: nn.Module, listening: Listening, cache: Path
+    cuts: Mapping[str, dict], folder: Path, tower: nn.Module, listening: Listening, cache: Path, how: str
 ) -> dict[str, Recording]:
-    """The recordings of a manifest by name; levels are kept in ``cache``."""
+    """The recordings of a manifest by name; levels are kept in ``cache``, marked with ``how`` they were computed."""
     paths = {name: folder / cut['recording']['sources'][0]['source'] for name, cut in cuts.items()}
     # A corpus that was prepared again has other recordings of the same names.
-    keys = {name: f'{name} {path.stat().st_size}' for name, path in paths.items()}
+    keys = {name: f'{name} {path.stat().st_size} {how}' for name, path in paths.items()}
     known: dict[str, np.ndarray] = {}
     if cache.exists():
         with np.load(cache) as kept:
@@ -89,23 +96,27 @@ def read_recordings(
         partial = cache.with_suffix('.partial.npz')
         np.savez(partial, **known)
         os.replace(partial, cache)
-    return {name: Recording(known[keys[name]], facts_of(cut), cut['custom']['single']) for name, cut in cuts.items()}
+    return {
+        name: Recording(known[keys[name]], facts_of(cut), cut['custom'].get('single', False))
+        for name, cut in cuts.items()
+    }
 
 
 def read_trees(
-    prompts: Sequence[Prompt], questions: QuestionTokenizer, decoder: SplitDecoder, cache: Path
+    prompts: Sequence[Prompt], questions: QuestionTokenizer, decoder: SplitDecoder, cache: Path, how: str
 ) -> list[AnswerTree]:
-    """What the language model makes of prompts, before it hears; kept in ``cache``."""
+    """What the language model makes of prompts, before it hears; kept in ``cache``, marked with ``how`` it reads."""
     known: dict[tuple[str, tuple[str, ...]], AnswerTree] = {}
     if cache.exists():
         kept = torch.load(cache, weights_only=True)
-        known = {text: AnswerTree(**tree) for text, tree in zip(kept['texts'], kept['trees'], strict=True)}
+        if kept['how'] == how:
+            known = {text: AnswerTree(**tree) for text, tree in zip(kept['texts'], kept['trees'], strict=True)}
     texts = [(prompt.text, prompt.answers) for prompt in prompts]
     if set(texts) <= set(known):
         return [known[text] for text in texts]
     trees = [known[text] if text in known else answer_tree(questions, decoder, *text) for text in texts]
     partial = cache.with_suffix('.partial')
-    torch.save({'texts': texts, 'trees': [dataclasses.asdict(tree) for tree in trees]}, partial)
+    torch.save({'how': how, 'texts': texts, 'trees': [dataclasses.asdict(tree) for tree in trees]}, partial)
     os.replace(partial, cache)
     return trees
 
@@ -220,8 +231,8 @@ def train(options: argparse.Namespace) -> None:
         captions[split] = {one.recording: one.label for one in asked if one.task == 'caption'}
         tasks |= {task for cut in cuts.values() for task in facts_of(cut)}
         if not options.texts_only:
-            cache = options.out / f'{split}.npz'
-            audio[split] = read_recordings(cuts, options.data, run.listener.audio_tower, listening, cache)
+            cache, how = options.out / f'{split}.npz', fingerprint(config['audio_tower'], config['listening'])
+            audio[split] = read_recordings(cuts, options.data, run.listener.audio_tower, listening, cache, how)
             print(f'{split}: {len(cuts)} recordings', flush=True)
     if run.stage == 'facts' and not options.texts_only:
         stage = FactStage(run.listener, audio['train'])
@@ -235,7 +246,8 @@ def train(options: argparse.Namespace) -> None:
     questions = QuestionTokenizer(tokenizer, build(config['question'], QuestionFormat))
     decoder = split_decoder(model, min(config['cross_attention']['layers']))
     prompts = Prompts(sorted(set(captions['train'].values())), tasks=tasks, lists=options.lists)
-    trees = read_trees(prompts.all, questions, decoder, options.out / 'texts.pt')
+    how = fingerprint(config['cross_attention']['layers'], config['question'])
+    trees = read_trees(prompts.all, questions, decoder, options.out / 'texts.pt', how)
     if options.texts_only:
         return
     for listener in (run.listener, run.averaged):

@@ -8,7 +8,7 @@ import numpy as np
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-from nemo_audio_restore.data.clips import SAMPLE_RATE, Clip, clip_path, prepare_audio, save_clip
+from nemo_audio_restore.data.clips import SAMPLE_RATE, Clip, clip_path, prepare_audio, save_clip, stable_hash
 from nemo_audio_restore.data.contrasts import COUNTS, NUMBERS, ORDERS
 from nemo_audio_restore.data.effects import effect_rules
 from nemo_audio_restore.data.question_scenes import in_order, struck
@@ -50,7 +50,8 @@ def compose_clips(manifest: Path, folder: Path, *, split: str, number: int, seed
             first, second = (cut.supervisions[0].text for cut in pair)
             caption = generator.choice(ORDERS).format(first=first, second=second)
             tags = {'Type': 'sound effect', 'First': first, 'Second': second}
-            clip = _clip(f'order-{split}-{index:04d}', split, 'sounds in order', caption, pair, tags)
+            name = f'order-{split}-{index:04d}-{_mark(seed, caption, pair)}'
+            clip = _clip(name, split, 'sounds in order', caption, pair, tags)
             if not clip_path(clip, folder).exists():
                 _save(clip, in_order([_mono(cut, manifest) for cut in pair], SAMPLE_RATE, generator), folder)
             yield clip
@@ -61,10 +62,16 @@ def compose_clips(manifest: Path, folder: Path, *, split: str, number: int, seed
             words = {'number': NUMBERS[times], 'sounds': plurals[hit.custom['class']]}
             tags = {'Type': 'sound effect', 'Count': words['number'], 'Sounds': words['sounds']}
             caption = generator.choice(COUNTS).format(**words)
-            clip = _clip(f'count-{split}-{index:04d}', split, 'counted hits', caption, [hit], tags)
+            name = f'count-{split}-{index:04d}-{_mark(seed, caption, [hit])}'
+            clip = _clip(name, split, 'counted hits', caption, [hit], tags)
             if not clip_path(clip, folder).exists():
                 _save(clip, struck(_mono(hit, manifest), SAMPLE_RATE, times + 2, generator), folder)
             yield clip
+
+
+def _mark(seed: int, caption: str, cuts: list[Cut]) -> str:
+    """What tells a clip on disk from one that other settings or another corpus would give."""
+    return f'{stable_hash(seed, caption, *(cut.id for cut in cuts)):08x}'
 
 
 def _clip(name: str, split: str, kind: str, caption: str, cuts: list[Cut], tags: dict[str, str]) -> Clip:

@@ -97,7 +97,7 @@ def effect_recordings(manifests: Mapping[str, Path], folder: Path, *, trained: b
         if cut.custom['task'] != 'effect' or kit in _LEFT_OUT or not (drum or kind in SOUNDS):
             continue
         # Sampled drums and game sounds of one package are told apart: the former are tested on other kits alone.
-        tested = kit in _TESTED if drum or kit != 'sonic-pi-samples' else split == 'test'
+        tested = kit in _TESTED and (drum or kit != 'sonic-pi-samples')
         if drum and split == 'test' and not tested:
             continue
         label = kind if drum else SOUNDS[kind]

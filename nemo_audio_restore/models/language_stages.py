@@ -322,8 +322,10 @@ def validated(
     heard = list(encoded(averaged, held).values())
     right: dict[str, list[bool]] = {}
     for task, tree in trees.items():
-        own = [one for one in heard if task in one.facts][:60]
-        others = np.random.default_rng(0).permutation(len(own))
+        rng = np.random.default_rng(0)
+        known = [one for one in heard if task in one.facts]
+        own = [known[index] for index in rng.permutation(len(known))[:60]]
+        others = rng.permutation(len(own))
         wanted = torch.zeros(len(tree.hidden), dtype=torch.bool)
         wanted[[place for index in range(len(tree.branches)) for place in tree.before(index)]] = True
         numbers = torch.cumsum(wanted, dim=0) - 1

@@ -128,8 +128,9 @@ def test_composed_clips_hold_what_they_say(captions, tmp_path):
     for clip in ordered:
         assert clip.tags['First'] != clip.tags['Second'] and 'loop' not in clip.caption
     assert made == list(compose_clips(captions / 'train.jsonl.gz', tmp_path, split='train', number=6))
-    other = list(compose_clips(captions / 'train.jsonl.gz', tmp_path / 'other', split='train', number=6, seed=1))
+    other = list(compose_clips(captions / 'train.jsonl.gz', tmp_path, split='train', number=6, seed=1))
     assert [clip.caption for clip in other] != [clip.caption for clip in made]
+    assert not {clip.name for clip in other} & {clip.name for clip in made}  # no clip on disk stands for another
 
 
 def test_the_script_adds_what_the_loss_reads(captions, tmp_path, monkeypatch, capsys, repository):

@@ -111,6 +111,19 @@ def test_texts_that_were_read_beside_the_first_stage_are_not_read_again(run_fold
     assert len(asked) == 1  # the question that is never trained
 
 
+def test_what_was_computed_for_other_settings_is_not_used(run_folder, script, monkeypatch):
+    script.train(options(run_folder, texts_only=True))
+    config = yaml.safe_load((run_folder / 'config.yaml').read_text())
+    config['model']['cross_attention']['layers'] = [2]
+    (run_folder / 'config.yaml').write_text(yaml.safe_dump(config))
+    asked = []
+    monkeypatch.setattr(script, 'answer_tree', lambda *parts: asked.append(parts) or answer_tree(*parts))
+    script.train(options(run_folder, texts_only=True))
+    again = len(asked)
+    script.train(options(run_folder, texts_only=True))
+    assert again > 50 and len(asked) == again
+
+
 def test_other_language_models_are_left_to_the_other_trainer(run_folder, script):
     config = yaml.safe_load((run_folder / 'config.yaml').read_text())
     config['model']['language_model']['weights'] = 'Qwen/Qwen2.5-0.5B'
