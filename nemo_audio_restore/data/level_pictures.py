@@ -36,12 +36,26 @@ class Recording:
 
 
 def as_bytes(decibels: np.ndarray) -> np.ndarray:
-    """Levels in dB as bytes, clipped to what bytes hold."""
+    """Levels as bytes.
+
+    Args:
+        decibels: of any shape; what bytes cannot hold is clipped.
+
+    Returns:
+        Steps of ``STEP_DB`` above ``FLOOR_DB``, of the same shape.
+    """
     return np.clip(np.round((decibels - FLOOR_DB) / STEP_DB), 0, 255).astype(np.uint8)
 
 
 def decibels(levels: Sequence[np.ndarray]) -> Tensor:
-    """(B, F, N) float32 of levels kept as bytes."""
+    """The inverse of :func:`as_bytes`.
+
+    Args:
+        levels: B of (F, N) bytes.
+
+    Returns:
+        (B, F, N) float32 in dB.
+    """
     return torch.from_numpy(np.stack(levels)).float() * STEP_DB + FLOOR_DB
 
 

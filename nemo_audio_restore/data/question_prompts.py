@@ -33,7 +33,14 @@ class Prompt:
 
 
 def held_out_prompt(task: str) -> Prompt:
-    """The question of a task in the words that are never trained."""
+    """The question of a task in the words that are never trained.
+
+    Args:
+        task: of ``TASKS``.
+
+    Returns:
+        It, with all labels as answers.
+    """
     return Prompt(task, 'words', TASKS[task].questions[-1], labels_of(task))
 
 
@@ -127,5 +134,12 @@ def _lists(task: str, number: int, generator: random.Random) -> list[list[str]]:
 
 
 def fact_items(facts: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Facts that can be asked about: all but the second of two sounds."""
+    """Facts that can be asked about: all but the second of two sounds.
+
+    Args:
+        facts: task to label.
+
+    Returns:
+        Tasks with labels.
+    """
     return [(task, label) for task, label in facts.items() if task != 'second']

@@ -29,7 +29,14 @@ class AnswerTree:
     branches: tuple[tuple[int, ...], ...]
 
     def before(self, index: int) -> list[int]:
-        """Where the tokens stand whose successors are the tokens of an answer."""
+        """Where the tokens stand whose successors are the tokens of an answer.
+
+        Args:
+            index: of the answer.
+
+        Returns:
+            Places in ``hidden``, as many as the answer has tokens.
+        """
         start = self.asked + sum(len(branch) - 1 for branch in self.branches[:index])
         return [self.asked - 1, *range(start, start + len(self.branches[index]) - 1)]
 

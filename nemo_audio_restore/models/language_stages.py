@@ -51,7 +51,14 @@ class Listener(nn.Module):
         self.heads = FactHeads(self.cross_attention, {fact: len(fact_labels(fact)) for fact in FACTS})
 
     def told(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Logits (blocks, B, labels) of every fact for windows (B, F, N)."""
+        """What the heads say of windows.
+
+        Args:
+            pictures: (B, F, N) relative levels, see :meth:`FrameTower.pictures`.
+
+        Returns:
+            Fact to logits (blocks, B, labels).
+        """
         tokens = self.audio_tower.encode_pictures(pictures)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
         return self.heads(self.cross_attention, self.audio_transform(tokens, mask), mask)
@@ -142,7 +149,14 @@ class FactStage:
 
 
 def scenes_of(audio: Mapping[str, Recording]) -> Scenes | None:
-    """Scenes where there are single sounds to make them of."""
+    """Scenes to count in and to order.
+
+    Args:
+        audio: recordings by name.
+
+    Returns:
+        Scenes, or None where there are too few single sounds to make them of.
+    """
     try:
         return Scenes(list(audio.values()))
     except ValueError:
@@ -297,7 +311,14 @@ def encoded(
 
 
 def padded_tokens(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """(B, M, D) in single precision, and the mask (B, M)."""
+    """Tokens of several recordings as one batch.
+
+    Args:
+        rows: B of (M, D), in any precision.
+
+    Returns:
+        (B, M, D) in single precision, and the mask (B, M), False for padding.
+    """
     lengths = torch.tensor([len(row) for row in rows])
     padded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True).float()
     return padded, torch.arange(padded.shape[1]) < lengths[:, None]
