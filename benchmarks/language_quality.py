@@ -5,8 +5,8 @@ r"""Measures what the small audio-language model hears: accuracy of every task o
 
 Questions are in words that were never trained. "Options" is the choice among up to four, every rotation of the list
 averaged as ``ask`` does it; "in words" means that every token of the right answer is the likeliest, so that greedy
-writing gives it. Beside both stand: the same model with the recordings of other items of the task ("text only"), the
-most frequent label, and a logistic regression on the tokens of the same tower, trained on the same recordings.
+writing gives it. Beside both stand: the same model with the recordings of four other items of the task ("text only"),
+the most frequent label, and a logistic regression on the tokens of the same tower, trained on the same recordings.
 Intervals are 95 %, from resampling items.
 """
 
@@ -178,13 +178,13 @@ class Scorer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an item: right or wrong in every way of asking."""
+    """What became of an item: right or wrong in every way of asking; a share where several recordings were heard."""
 
     item: Item
     options: bool
     words: bool
     yes_no: bool
-    options_shuffled: bool
+    options_shuffled: float
     words_shuffled: bool
     yes_no_shuffled: bool
     probe_options: bool = False
@@ -197,13 +197,13 @@ def options_of(item: Item) -> list[str]:
     return sorted([item.label, *distractors(item.task, item.label, present=item.present, generator=generator)])
 
 
-def measured(scorer: Scorer, items: Sequence[Item]) -> list[Outcome]:
-    """Asks about every item, with its recording and with that of another item of its task and part."""
+def measured(scorer: Scorer, items: Sequence[Item], num_others: int) -> list[Outcome]:
+    """Asks about every item, with its recording and with those of other items of its task and part."""
     outcomes = []
     for key in dict.fromkeys((item.task, item.part) for item in items):
         own = [item for item in items if (item.task, item.part) == key]
-        others = random.Random(f'shuffle/{key}').sample(own, len(own))
-        for item, other in zip(own, others, strict=True):
+        draws = [random.Random(f'shuffle/{key}/{number}').sample(own, len(own)) for number in range(num_others)]
+        for item, *others in zip(own, *draws, strict=True):
             results = []
             task = TASKS[item.task]
             options = options_of(item)
@@ -211,10 +211,14 @@ def measured(scorer: Scorer, items: Sequence[Item]) -> list[Outcome]:
             true = generator.random() < 0.5
             claimed = item.label if true else next(option for option in options if option != item.label)
             asked = [(task.questions[-1], (item.label,)), (task.claims[-1].format(claimed), ('yes', 'no'))]
-            for source in (item, other):
+            for source in (item, others[0]):
                 chosen, ((words,), (yes, no)) = scorer.ask(source, task.questions[-1], options, asked)
                 results += [chosen == item.label, words[1], (yes[0] > no[0]) == true]
-            outcomes.append(Outcome(item, *results))
+            outcome = Outcome(item, *results)
+            # The choice decides about what the model must reach: chance is averaged away.
+            chosen = [scorer.ask(other, task.questions[-1], options, [])[0] for other in others[1:]]
+            shuffled = np.mean([outcome.options_shuffled, *(one == item.label for one in chosen)])
+            outcomes.append(replace(outcome, options_shuffled=float(shuffled)))
         right = np.mean([outcome.options for outcome in outcomes if outcome.item in own])
         print(f'{key[0]}, {key[1]}: {len(own)} items, {right:.3f}', flush=True)
     return outcomes
@@ -300,6 +304,9 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, object]]:
     parser.add_argument('--data', type=Path, required=True, help='folder of prepare_questions.py')
     parser.add_argument('--model', default='audio_flamingo2_small', help='name or .nemo file')
     parser.add_argument('--items', type=int, default=160, help='most of a task and part; others get half; default 160')
+    parser.add_argument(
+        '--others', type=int, default=4, help='other recordings whose mean is "text only" among options; default 4'
+    )
     parser.add_argument('--tasks', nargs='+', choices=list(TASKS), default=list(TASKS))
     parser.add_argument('--json', type=Path, help='also write the numbers here')
     options = parser.parse_args(arguments)
@@ -309,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, object]]:
     scorer = Scorer(model)
     chosen = balanced([item for item in items if item.task in TARGETS], options.items)
     chosen += balanced([item for item in items if item.task not in TARGETS], options.items // 2)
-    outcomes = probed(scorer, trained, measured(scorer, chosen))
+    outcomes = probed(scorer, trained, measured(scorer, chosen, options.others))
     rows = table(outcomes)
     print(markdown_table(rows))
     print(

@@ -40,7 +40,13 @@ class SplitDecoder:
     def states(
         self, hidden: Tensor, attention_mask: Tensor, wanted: Tensor, position_ids: Tensor | None = None
     ) -> Tensor:
-        """What the head sees of some of the tokens; arguments as for :meth:`logits`.
+        """What the head sees of some of the tokens.
+
+        Args:
+            hidden: (B, S, D) of :meth:`texts`.
+            attention_mask: as for :meth:`texts`.
+            wanted: (B, S) bool, the tokens whose successors are asked for; A of them.
+            position_ids: as for :meth:`texts`.
 
         Returns:
             (A, D), row after row.
