@@ -323,11 +323,15 @@ def test_altered_captions_are_learned_to_be_wrong(tokenizer):
         audio = torch.nn.functional.normalize(model.audio_tower(batch['audio'][:, 0]), dim=-1)
         cosines = audio @ torch.nn.functional.normalize(model.text_tower(texts), dim=-1).T
     assert cosines[0, 0] > cosines[0, 1] and cosines[1, 2] > cosines[1, 3]
-    for altered, share in (([['high tone'], []], 1.0), ([['high tone', 'low tone'], ['low noise']], 0.5)):
+    told, mixed_up = ['low tone', 'high noise'], ['high tone', 'high noise']
+    for captions, altered, share in (
+        (told, [['high tone'], []], 1.0),
+        (mixed_up, [['low tone'], ['low noise']], 0.5),
+    ):
         outputs = []
         model._collect = lambda output, index: outputs.append(output)  # noqa: B023
         with torch.no_grad():
-            model.validation_step({**batch, 'altered': altered}, 0)
+            model.validation_step({**batch, 'captions': captions, 'altered': altered}, 0)
             # Without altered captions nothing is known; the share is that of the others.
             model.validation_step({**batch, 'altered': [[], []]}, 0)
         assert model.multi_validation_epoch_end(outputs)['log']['val_composition'] == share
