@@ -22,14 +22,12 @@ class Prompt:
         form: of ``FORMS``.
         text: the question, with its options.
         answers: what can be said.
-        claimed: for yes or no the label that is asked about, else empty.
     """
 
     task: str
     form: str
     text: str
     answers: tuple[str, ...]
-    claimed: str = ''
 
 
 def held_out_prompt(task: str) -> Prompt:
@@ -69,7 +67,7 @@ class Prompts:
                 self._add(Prompt(task, 'words', text, labels), [(task, 'words')])
             for claim in what.claims[:-1]:
                 for label in labels:
-                    prompt = Prompt(task, 'yes or no', claim.format(label), ('yes', 'no'), label)
+                    prompt = Prompt(task, 'yes or no', claim.format(label), ('yes', 'no'))
                     self._add(prompt, [(task, 'yes or no', label)])
             for options in _lists(task, lists, generator):
                 text = with_options(generator.choice(what.questions[:-1]), options)

@@ -17,7 +17,7 @@ class FactHeads(nn.Module):
     """One query for each fact and block, and a linear map from what it finds to labels.
 
     Args:
-        layers: blocks of cross-attention; they keep their weights, which this module uses and does not own.
+        layers: blocks of cross-attention, for their sizes; their weights are no part of this module.
         counts: of labels, for each fact.
     """
 

@@ -50,7 +50,8 @@ def test_drawn_prompts_fit_the_fact(prompts):
 def test_half_of_the_claims_are_true_and_false_ones_are_often_about_the_second_sound(prompts):
     rng = np.random.default_rng(0)
     drawn = [prompts.draw('order', 'bird', 'yes or no', rng, second='fire') for _ in range(200)]
-    claims = [(prompts.all[place].claimed, prompts.all[place].answers[answer]) for place, answer in drawn]
+    about = {claim.format(label): label for claim in TASKS['order'].claims for label in labels_of('order')}
+    claims = [(about[prompts.all[place].text], prompts.all[place].answers[answer]) for place, answer in drawn]
     assert all((claimed == 'bird') == (said == 'yes') for claimed, said in claims)
     shares = Counter(claimed for claimed, _ in claims)
     assert 70 < shares['bird'] < 130 and 25 < shares['fire'] < 80 and len(shares) > 10
