@@ -9,7 +9,7 @@ soundfonts (MIT); named sound effects of games, drum kits and samples (CC0, CC-B
 which); and excerpts of the music that prepare_music.py has prepared in --music (CC and MIT only).
 Writes OUT/{train,validation,test}.jsonl.gz (Lhotse cuts), clips.csv and the clips in OUT/audio. The packages (2.3 GB,
 of which 0ad-data is 1.4 GB) are downloaded with apt-get. The same command again resumes. --effect-packages can name
-18 more packages of games (1.5 GB), whose sounds are for training only.
+19 more packages (2.4 GB), whose sounds are for training only, and 9 (0.9 GB), whose sounds are for tests only.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from nemo_audio_restore.data.debian_speech import unpack
 from nemo_audio_restore.data.effects import (
     EFFECT_PACKAGES,
     MORE_EFFECT_PACKAGES,
+    TESTED_EFFECT_PACKAGES,
     find_effects,
     make_effects,
     unpack_archive,
@@ -38,7 +39,7 @@ ARCHIVES = {
     '0ad-data': ('usr/share/games/0ad/mods/public/public.zip', ('audio/a', 'audio/resource')),
     'ufoai-sound': ('usr/share/games/ufoai/base/0snd.pk3', ('sound/',)),
 }
-PACKAGES = {**EFFECT_PACKAGES, **MORE_EFFECT_PACKAGES}
+PACKAGES = {**EFFECT_PACKAGES, **MORE_EFFECT_PACKAGES, **TESTED_EFFECT_PACKAGES}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -9,10 +9,10 @@ r"""Prepares questions about audio for the small audio-language model: recording
 
 Nine tasks: instrument families and chords of known tempo and key (rendered), drums and sounds (clips of
 prepare_captions.py), counting and order (put together from single sounds), spoken language (prepare_speech.py), and
-speech, music or sound effect. The clips of --sounds, which may be of many more packages, are trained and never
-tested. Writes OUT/{train,validation,test}.jsonl.gz (a Lhotse cut for every question) and the
-recordings, mono at 16 kHz, in OUT/audio. Tests use another soundfont, other drum kits, other packages and other
-voices, and one paraphrase of every question that is never trained. The same command again resumes.
+speech, music or sound effect. The clips of --sounds are of packages that are only trained or only tested on. Writes
+OUT/{train,validation,test}.jsonl.gz (a Lhotse cut for every question) and the recordings, mono at 16 kHz, in
+OUT/audio. Tests use another soundfont, other drum kits, other packages and other voices, and one paraphrase of every
+question that is never trained. The same command again resumes.
 """
 
 import argparse
@@ -42,9 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--captions', type=Path, required=True, help='folder of prepare_captions.py')
-    parser.add_argument(
-        '--sounds', type=Path, help='folder of prepare_captions.py with more sounds, for training alone'
-    )
+    parser.add_argument('--sounds', type=Path, help='folder of prepare_captions.py with sounds of more packages')
     parser.add_argument('--speech', type=Path, required=True, help='folder of prepare_speech.py')
     parser.add_argument('--sentences', type=Path, help='folder of prepare_speech.py with English prompts')
     parser.add_argument('--out', type=Path, required=True, help='where manifests and recordings go')
@@ -87,7 +85,7 @@ def gather(options: argparse.Namespace, folder: Path) -> list[Known]:
             raise FileNotFoundError(
                 f'{options.sounds} holds no manifest of prepare_captions.py, such as train.jsonl.gz'
             )
-        effects += effect_recordings(more, folder, trained=True)
+        effects += effect_recordings(more, folder)
     print(f'{len(effects)} drums and sounds', file=sys.stderr)
     music = list(music_recordings(manifests, folder))
     sentences = None if options.sentences is None else options.sentences / 'test.jsonl.gz'

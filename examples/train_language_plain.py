@@ -97,7 +97,7 @@ def read_recordings(
         np.savez(partial, **known)
         os.replace(partial, cache)
     return {
-        name: Recording(known[keys[name]], facts_of(cut), cut['custom'].get('single', False))
+        name: Recording(known[keys[name]], facts_of(cut), cut['custom'].get('single', False), cut['custom']['source'])
         for name, cut in cuts.items()
     }
 

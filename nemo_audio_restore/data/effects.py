@@ -130,13 +130,16 @@ def split_effects(effects: Iterable[Effect]) -> dict[tuple[str, str], str]:
 
     Returns:
         (class, source) to split. A class with three sources or more is tested on at least one of them, packages of
-        ``MORE_EFFECT_PACKAGES`` aside, which are never tested on.
+        ``MORE_EFFECT_PACKAGES`` aside, which are never tested on, and of ``TESTED_EFFECT_PACKAGES``, which always are.
     """
     sizes: dict[str, dict[str, int]] = {}
+    splits = {}
     for effect in effects:
+        if effect.rule.package in TESTED_EFFECT_PACKAGES:
+            splits[effect.rule.kind, effect.source] = 'test'
+            continue
         members = sizes.setdefault(effect.rule.kind, {})
         members[effect.source] = members.get(effect.source, 0) + 1
-    splits = {}
     for kind, members in sizes.items():
         kits = {source: _KIT_SPLITS.get(source, 'train') for source in members if source in _KIT_LICENCES}
         splits.update({(kind, source): split for source, split in kits.items()})
@@ -321,6 +324,7 @@ MORE_EFFECT_PACKAGES = {
     ),
     'minetest-data': ('usr/share/games/minetest/games/minetest_game/mods',),
     'netpanzer-data': ('usr/share/games/netpanzer/sound',),
+    'redeclipse-data': ('usr/share/games/redeclipse/data/sounds',),
     'scorched3d-data': ('usr/share/games/scorched3d/data/globalmods',),
     'starfighter-data': ('usr/share/starfighter/sound',),
     'ufoai-sound': ('usr/share/games/ufoai/base',),
@@ -330,3 +334,15 @@ MORE_EFFECT_PACKAGES = {
     'wordwarvi-sound': ('usr/share/wordwarvi/sounds',),
 }
 """Packages that are only trained on: none of their sounds is ever in the test split."""
+TESTED_EFFECT_PACKAGES = {
+    '7kaa-data': ('usr/share/games/7kaa/SOUND',),
+    'berusky2-data': ('usr/share/games/berusky2/sound',),
+    'brainparty-data': ('usr/share/games/brainparty',),
+    'btanks-data': ('usr/share/games/btanks/data/sounds',),
+    'plee-the-bear-data': ('usr/share/games/plee-the-bear/sound',),
+    'scratch': ('usr/share/scratch/Media/Sounds',),
+    'searchandrescue-data': ('usr/share/games/searchandrescue/sounds',),
+    'simutrans-pak64': ('usr/share/games/simutrans/pak/sound',),
+    'supertux-data': ('usr/share/games/supertux2/sounds',),
+}
+"""Packages that are only tested on: all of their sounds are in the test split."""

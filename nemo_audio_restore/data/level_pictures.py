@@ -28,11 +28,13 @@ class Recording:
         levels: of frames of 20 ms, as bytes.
         facts: task to label; ``second`` is the second of two sounds.
         single: one single sound, of which scenes can be made.
+        source: package, kit or soundfont it comes from.
     """
 
     levels: np.ndarray
     facts: Mapping[str, str]
     single: bool = False
+    source: str = ''
 
 
 def as_bytes(decibels: np.ndarray) -> np.ndarray:

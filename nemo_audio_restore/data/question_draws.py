@@ -58,26 +58,36 @@ def fact_labels(fact: str) -> tuple[str, ...]:
 
 
 class Draws:
-    """Draws by task, then by label, then among its members: no frequent label drowns a rare one.
+    """Draws by task, then by label, then by source, then among its members: no frequent label drowns a rare one.
+
+    Of a source with four times as many members twice as many are drawn: one package must not be all that a label is.
 
     Args:
-        items: task, label and member.
+        items: task, label, source and member.
         shares: how often a task is drawn, in proportion.
         other_share: of tasks that are not named.
     """
 
-    def __init__(self, items: Iterable[tuple[str, str, Any]], shares: Mapping[str, float], *, other_share: float):
-        found: dict[str, dict[str, list[Any]]] = {}
-        for task, label, member in items:
-            found.setdefault(task, {}).setdefault(label, []).append(member)
-        self._members: dict[str, Sequence[Sequence[Any]]] = {task: list(own.values()) for task, own in found.items()}
+    def __init__(self, items: Iterable[tuple[str, str, str, Any]], shares: Mapping[str, float], *, other_share: float):
+        found: dict[str, dict[str, dict[str, list[Any]]]] = {}
+        for task, label, source, member in items:
+            found.setdefault(task, {}).setdefault(label, {}).setdefault(source, []).append(member)
+        self._sources = {task: [list(own.values()) for own in labels.values()] for task, labels in found.items()}
         self._tasks = list(found)
-        chances = np.array([shares.get(task, other_share) for task in self._tasks])
-        self._chances = chances / chances.sum()
+        self._chances = _proportions([shares.get(task, other_share) for task in self._tasks])
+        self._source_chances = {
+            task: [_proportions([len(own) ** 0.5 for own in sources]) for sources in labels]
+            for task, labels in self._sources.items()
+        }
 
     def draw(self, rng: np.random.Generator) -> tuple[str, Any]:
         """A task and a member."""
         task = self._tasks[rng.choice(len(self._tasks), p=self._chances)]
-        labels = self._members[task]
-        some = labels[rng.integers(len(labels))]
-        return task, some[rng.integers(len(some))]
+        label = rng.integers(len(self._sources[task]))
+        sources = self._sources[task][label]
+        members = sources[rng.choice(len(sources), p=self._source_chances[task][label])]
+        return task, members[rng.integers(len(members))]
+
+
+def _proportions(values: Sequence[float]) -> np.ndarray:
+    return np.array(values) / sum(values)

@@ -27,11 +27,11 @@ from nemo_audio_restore.networks.gated_cross_attention import CrossAttentionLaye
 from nemo_audio_restore.networks.split_decoder import SplitDecoder
 
 # How often a task is drawn when facts are learned, and when answers are.
-FACT_SHARES = {'instrument': 3.0, 'drum': 1.5, 'sound': 3.0, 'count': 2.5, 'order': 3.5, 'tempo': 1.0, 'language': 1.0}
-SHARES = {'instrument': 3.0, 'drum': 2.0, 'sound': 3.0, 'count': 3.0, 'order': 3.5, 'language': 1.0}
+FACT_SHARES = {'instrument': 2.2, 'drum': 1.5, 'sound': 6.0, 'count': 1.8, 'order': 3.2, 'tempo': 1.0, 'language': 1.0}
+SHARES = {'instrument': 2.5, 'drum': 2.0, 'sound': 5.0, 'count': 2.5, 'order': 3.5, 'language': 1.0}
 OTHER_SHARE, FACT_WEIGHT = 0.7, 0.3
 SCENE_SHARE, ENCODED_SCENES, ROUGH_VERSIONS = 0.6, 1500, 2
-FORM_SHARES = {'words': 0.4, 'yes or no': 0.2, 'options': 0.4}
+FORM_SHARES = {'words': 0.4, 'yes or no': 0.1, 'options': 0.5}
 COMMON_TOKENS, ALL_TOKENS_EVERY = 4096, 8
 FACTS = ('instrument', 'drum', 'sound', 'count', 'order', 'second', 'tempo', 'key', 'language', 'kind')
 
@@ -97,7 +97,7 @@ class FactStage:
 
     def __init__(self, listener: Listener, audio: Mapping[str, Recording]):
         self.listener = listener
-        facts = [(fact, label, one) for one in audio.values() for fact, label in fact_items(one.facts)]
+        facts = [(fact, label, one.source, one) for one in audio.values() for fact, label in fact_items(one.facts)]
         self.draws = Draws(facts, FACT_SHARES, other_share=OTHER_SHARE)
         self.scenes = scenes_of(audio)
         self.rates = {'audio_tower': 2e-3, 'audio_transform': 2e-3, 'cross_attention': 2e-3, 'heads': 2e-3}
@@ -165,10 +165,11 @@ def scenes_of(audio: Mapping[str, Recording]) -> Scenes | None:
 
 @dataclass(frozen=True)
 class Heard:
-    """Tokens (M, D) of a recording from the frozen tower, in half precision, and what is true of it."""
+    """Tokens (M, D) of a recording from the frozen tower, in half precision, what is true of it, and its source."""
 
     tokens: Tensor
     facts: Mapping[str, str]
+    source: str
 
 
 class AnswerStage:
@@ -199,20 +200,20 @@ class AnswerStage:
         # The tower has learned on the same recordings: roughened, they are as hard as unknown ones.
         rng = np.random.default_rng(5)
         heard = encoded(listener, audio)
-        items = [(fact, label, one) for one in heard.values() for fact, label in fact_items(one.facts)]
+        items = [(fact, label, one.source, one) for one in heard.values() for fact, label in fact_items(one.facts)]
         # Descriptions count as one label.
         items += [
-            ('caption', '', replace(heard[name], facts={**heard[name].facts, 'caption': text}))
+            ('caption', '', heard[name].source, replace(heard[name], facts={**heard[name].facts, 'caption': text}))
             for name, text in captions.items()
         ]
         for _ in range(ROUGH_VERSIONS):
             rough = encoded(listener, audio, rng).values()
-            items += [(fact, label, one) for one in rough for fact, label in fact_items(one.facts)]
+            items += [(fact, label, one.source, one) for one in rough for fact, label in fact_items(one.facts)]
         scenes = scenes_of(audio)
         if scenes is not None:
             made = [make(rng) for make in (scenes.counted, scenes.ordered) for _ in range(ENCODED_SCENES)]
             made = encoded(listener, dict(enumerate(made)), rng, whole=True).values()
-            items += [(fact, label, one) for one in made for fact, label in fact_items(one.facts)]
+            items += [(fact, label, one.source, one) for one in made for fact, label in fact_items(one.facts)]
         self.draws = Draws(items, SHARES, other_share=OTHER_SHARE)
         self.common = common_tokens(trees, decoder.head.weight.shape[0])
         self.steps = 0
@@ -306,7 +307,7 @@ def encoded(
             pictures = roughened(pictures, rng, whole=keep)
         tokens = tower.encode_pictures(tower.log_mel.relative(pictures)).half()
         for name, own in zip(some, tokens.split([len(level) for level in levels]), strict=True):
-            found[name] = Heard(own.flatten(0, 1).clone(), audio[name].facts)
+            found[name] = Heard(own.flatten(0, 1).clone(), audio[name].facts, audio[name].source)
     return found
 
 

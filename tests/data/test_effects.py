@@ -9,6 +9,7 @@ import soundfile
 from nemo_audio_restore.data.effects import (
     EFFECT_PACKAGES,
     MORE_EFFECT_PACKAGES,
+    TESTED_EFFECT_PACKAGES,
     effect_rules,
     find_effects,
     make_effects,
@@ -93,10 +94,9 @@ def test_a_chord_is_spelled_out(tmp_path):
 
 
 def test_every_rule_belongs_to_a_package_that_is_unpacked_and_has_a_licence():
-    for rule in effect_rules():
-        known = (rule.package in EFFECT_PACKAGES) + (rule.package in MORE_EFFECT_PACKAGES)
-        assert known == 1 and rule.licence and rule.plural
-    assert {rule.package for rule in effect_rules()} == {*EFFECT_PACKAGES, *MORE_EFFECT_PACKAGES}
+    packages = [*EFFECT_PACKAGES, *MORE_EFFECT_PACKAGES, *TESTED_EFFECT_PACKAGES]
+    assert len(packages) == len(set(packages)) and {rule.package for rule in effect_rules()} == set(packages)
+    assert all(rule.licence and rule.plural for rule in effect_rules())
 
 
 def test_kits_stay_whole_and_classes_with_several_sources_are_tested(tmp_path):
@@ -120,6 +120,15 @@ def test_packages_that_only_train_are_never_tested_on(tmp_path):
             write(tmp_path / f'data/sound/animals/{name}_0{index}.ogg')
     splits = split_effects(find_effects('widelands-data', tmp_path))
     assert len(splits) == 6 and set(splits.values()) == {'train', 'validation'}
+
+
+def test_packages_that_are_only_tested_on_leave_the_splits_of_others_alone(tmp_path):
+    for name in ('bird1', 'bird2', 'bird3', 'bird4', 'bird5', 'bird6'):
+        write(tmp_path / f'0ad/audio/actor/fauna/animal/{name.replace("bird", "sheep")}_01.ogg')
+    write(tmp_path / 'scratch/Media/Sounds/Animal/Cat.wav')
+    others = find_effects('0ad-data', tmp_path / '0ad')
+    alone, both = split_effects(others), split_effects([*others, *find_effects('scratch', tmp_path / 'scratch')])
+    assert len(others) == 6 and both == {**alone, ('animal', 'scratch/cat'): 'test'}
 
 
 def test_short_sounds_also_come_as_a_series_and_long_ones_in_excerpts(tmp_path):

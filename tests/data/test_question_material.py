@@ -74,13 +74,24 @@ def test_held_out_sounds_of_a_trained_package_are_marked_as_near(tmp_path):
     assert known.split == 'test' and known.near
 
 
-def test_additional_sounds_all_train_and_a_tested_package_is_refused_among_them(tmp_path):
-    clips = [('a', clip('bird', 'widelands-data'), 'en', 0.5)]
-    (known,) = effect_recordings({'test': manifest(tmp_path, 'm.jsonl.gz', clips)}, tmp_path / 'out', trained=True)
-    assert known.split == 'train' and not known.near
-    clips = [('b', clip('bird', 'wesnoth-1.16-data'), 'en', 0.5)]
-    with pytest.raises(ValueError, match='wesnoth-1.16-data is tested on'):
-        list(effect_recordings({'train': manifest(tmp_path, 'n.jsonl.gz', clips)}, tmp_path / 'out', trained=True))
+def test_a_package_that_is_only_tested_on_is_not_near(tmp_path):
+    clips = [('a', clip('bird', 'berusky2-data'), 'en', 0.5)]
+    (known,) = effect_recordings({'test': manifest(tmp_path, 'm.jsonl.gz', clips)}, tmp_path / 'out')
+    assert known.split == 'test' and not known.near
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind', 'asked'),
+    [
+        ('effect-0ad-data-weapon-bow_attack_01-0', 'bow and arrow', True),
+        ('series-0ad-data-bow-and-arrow-sling-attack-0', 'bow and arrow', False),
+        ('effect-0ad-data-impact-sling_metal_01-0', 'sword and metal hit', True),
+        ('effect-wesnoth-1-16-data-sounds-axe-miss-0', 'sword and metal hit', False),
+    ],
+)
+def test_clips_that_do_not_sound_like_their_class_are_not_asked_about(tmp_path, name, kind, asked):
+    file = manifest(tmp_path, 'm.jsonl.gz', [(name, clip(kind, '0ad-data'), 'en', 0.5)])
+    assert len(list(effect_recordings({'train': file}, tmp_path / 'out'))) == asked
 
 
 def test_accompaniments_are_trained_with_one_soundfont_and_tested_with_the_other(tmp_path):
