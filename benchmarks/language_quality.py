@@ -1,6 +1,7 @@
 r"""Measures what the small audio-language model hears: accuracy of every task on held-out recordings, with baselines.
 
-    python examples/prepare_questions.py --captions captions --speech speech --sentences sentences --out questions
+    python examples/prepare_questions.py --captions captions --sounds sounds --speech speech --sentences sentences \
+        --out questions
     python benchmarks/language_quality.py --data questions --model audio_flamingo2_small --json quality.json
 
 Questions are in words that were never trained. "Options" is the choice among up to four, every rotation of the list
@@ -46,6 +47,7 @@ class Item:
         label: what is true.
         present: other labels in the recording.
         part: which held-out material it belongs to.
+        source: package, kit, or soundfont.
     """
 
     recording: str
@@ -54,15 +56,16 @@ class Item:
     label: str
     present: tuple[str, ...]
     part: str
+    source: str
 
 
 PARTS = {
     ('instrument', False): 'other soundfont',
     ('drum', False): 'other kits',
-    ('sound', False): 'other package',
+    ('sound', False): 'other packages',
     ('sound', True): 'other sounds of the trained packages',
     ('count', False): 'other kits',
-    ('order', False): 'other soundfont, kits, package',
+    ('order', False): 'other soundfont, kits, packages',
     ('order', True): 'other soundfont, kits, sounds',
     ('tempo', False): 'other soundfont',
     ('key', False): 'other soundfont',
@@ -88,6 +91,7 @@ def read_items(manifest: Path) -> list[Item]:
                     label=custom['label'],
                     present=tuple(custom['present']),
                     part=PARTS[custom['task'], custom['near']],
+                    source=custom['source'],
                 )
     return list(items.values())
 
@@ -268,34 +272,43 @@ def table(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
     groups += [(task, tuple(own)) for task, own in parts.items() if len(own) > 1 and task in TARGETS]
     for task, included in groups:
         part = included[0] if len(included) == 1 else 'both together'
-        own = [outcome for outcome in outcomes if outcome.item.task == task and outcome.item.part in included]
-        share = {
-            name: round(100 * float(np.mean([getattr(outcome, name) for outcome in own])))
-            for name in Outcome.__dataclass_fields__
-            if name != 'item'
-        }
-        gains = [100.0 * (outcome.options - outcome.options_shuffled) for outcome in own]
-        gain, half = bootstrap_interval(gains, [outcome.item.recording for outcome in own])
-        labels = Counter(outcome.item.label for outcome in own)
-        rows.append(
-            {
-                'task': task,
-                'held out': part,
-                'items': len(own),
-                'options': share['options'],
-                'options, text only': share['options_shuffled'],
-                'gain': f'{gain:+.0f} ± {half:.0f}',
-                'options, chance': round(100 * float(np.mean([1 / len(options_of(one.item)) for one in own]))),
-                'options, probe': share['probe_options'],
-                'in words': share['words'],
-                'in words, text only': share['words_shuffled'],
-                'in words, majority': round(100 * max(labels.values()) / len(own)),
-                'in words, probe': share['probe_words'],
-                'yes or no': share['yes_no'],
-                'yes or no, text only': share['yes_no_shuffled'],
-            }
-        )
+        rows.append(row(part, [one for one in outcomes if one.item.task == task and one.item.part in included]))
     return rows
+
+
+def packages(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
+    """The rows of every package that sounds were never trained of."""
+    far = [one for one in outcomes if one.item.task == 'sound' and one.item.part == PARTS['sound', False]]
+    sources = sorted({one.item.source for one in far})
+    return [row(source, [one for one in far if one.item.source == source]) for source in sources]
+
+
+def row(held_out: str, own: Sequence[Outcome]) -> dict[str, object]:
+    """One row: percentages of outcomes of one task."""
+    share = {
+        name: round(100 * float(np.mean([getattr(outcome, name) for outcome in own])))
+        for name in Outcome.__dataclass_fields__
+        if name != 'item'
+    }
+    gains = [100.0 * (outcome.options - outcome.options_shuffled) for outcome in own]
+    gain, half = bootstrap_interval(gains, [outcome.item.recording for outcome in own])
+    labels = Counter(outcome.item.label for outcome in own)
+    return {
+        'task': own[0].item.task,
+        'held out': held_out,
+        'items': len(own),
+        'options': share['options'],
+        'options, text only': share['options_shuffled'],
+        'gain': f'{gain:+.0f} ± {half:.0f}',
+        'options, chance': round(100 * float(np.mean([1 / len(options_of(one.item)) for one in own]))),
+        'options, probe': share['probe_options'],
+        'in words': share['words'],
+        'in words, text only': share['words_shuffled'],
+        'in words, majority': round(100 * max(labels.values()) / len(own)),
+        'in words, probe': share['probe_words'],
+        'yes or no': share['yes_no'],
+        'yes or no, text only': share['yes_no_shuffled'],
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, object]]:
@@ -317,13 +330,15 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, object]]:
     chosen = balanced([item for item in items if item.task in TARGETS], options.items)
     chosen += balanced([item for item in items if item.task not in TARGETS], options.items // 2)
     outcomes = probed(scorer, trained, measured(scorer, chosen, options.others))
-    rows = table(outcomes)
+    rows, single = table(outcomes), packages(outcomes)
     print(markdown_table(rows))
+    if single:
+        print(f'\nSounds of single packages:\n\n{markdown_table(single)}')
     print(
         f'\n{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads'
     )
     if options.json is not None:
-        options.json.write_text(json.dumps(rows, indent=1), encoding='utf-8')
+        options.json.write_text(json.dumps({'parts': rows, 'packages': single}, indent=1), encoding='utf-8')
     return rows
 
 

@@ -165,7 +165,7 @@ def make_effects(effects: list[Effect], folder: Path) -> tuple[list[Clip], list[
 
     Args:
         effects: see :func:`find_effects`.
-        folder: for the clips; those on disk are kept.
+        folder: for the clips; single sounds on disk are kept.
 
     Returns:
         The clips, and messages on files that are unreadable, silent or too short.
@@ -189,9 +189,9 @@ def make_effects(effects: list[Effect], folder: Path) -> tuple[list[Clip], list[
     for (kind, source, split), members in sorted(short.items(), key=lambda item: item[0]):
         for index in range((len(members) + 1) // 2):
             clip = _series_clip(members[0][0], split, index)
-            if not clip_path(clip, folder).exists():
-                generator = random.Random(stable_hash('series', kind, source, index))
-                save_clip(clip, _series([audio for _, audio in members], generator), folder)
+            generator = random.Random(stable_hash('series', kind, source, index))
+            # Always made again: its members may have changed since.
+            save_clip(clip, _series([audio for _, audio in members], generator), folder)
             clips.append(clip)
     return clips, messages
 

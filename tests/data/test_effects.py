@@ -44,6 +44,8 @@ def write(path, seconds: float = 0.2, rate: int = 44100, channels: int = 1) -> N
         ('wesnoth-1.16-data', 'core/sounds/sword-1.ogg', 'sword and metal hit', ''),
         ('tuxpaint-stamps-default', 'stamps/animals/birds/owl.ogg', 'bird', 'owl'),
         ('supertuxkart-data', 'data/sfx/engine_small.ogg', 'engine', ''),
+        ('berusky2-data', 'berusky2/sound/sound/stepsgrass.wav', 'footsteps', 'grass'),
+        ('redeclipse-data', 'data/sounds/ambience/morph/wind1.ogg', 'wind', 'wind'),
         ('widelands-data', 'data/sound/smiths/smith_01.ogg', 'sword and metal hit', 'metal'),
         ('megaglest-data', 'commondata/sounds/archer_attack2.wav', 'bow and arrow', 'arrow'),
         ('minetest-data', 'default/sounds/default_snow_footstep.3.ogg', 'footsteps', 'snow'),
@@ -123,8 +125,8 @@ def test_packages_that_only_train_are_never_tested_on(tmp_path):
 
 
 def test_packages_that_are_only_tested_on_leave_the_splits_of_others_alone(tmp_path):
-    for name in ('bird1', 'bird2', 'bird3', 'bird4', 'bird5', 'bird6'):
-        write(tmp_path / f'0ad/audio/actor/fauna/animal/{name.replace("bird", "sheep")}_01.ogg')
+    for animal in ('camel', 'cattle', 'goat', 'horse', 'lion', 'sheep'):
+        write(tmp_path / f'0ad/audio/actor/fauna/animal/{animal}_01.ogg')
     write(tmp_path / 'scratch/Media/Sounds/Animal/Cat.wav')
     others = find_effects('0ad-data', tmp_path / '0ad')
     alone, both = split_effects(others), split_effects([*others, *find_effects('scratch', tmp_path / 'scratch')])
@@ -144,6 +146,21 @@ def test_short_sounds_also_come_as_a_series_and_long_ones_in_excerpts(tmp_path):
     assert all('cattle calls' in clip.caption for clip in series)
     assert sorted(lengths[clip.name] for clip in clips if clip.kind == 'water') == pytest.approx([8.0, 8.0, 8.0])
     assert sum(lengths[clip.name] == pytest.approx(1.0) for clip in clips) == 4
+
+
+def test_a_series_is_made_again_when_its_members_have_changed(tmp_path):
+    root, folder = tmp_path / 'root', tmp_path / 'audio'
+    first, second = (root / f'audio/actor/fauna/animal/cattle_{name}.ogg' for name in ('01', 'other'))
+    for path in (first, second):
+        write(path, seconds=0.3)
+    clips, _ = make_effects(find_effects('0ad-data', root), folder)
+    (name,) = (clip.name for clip in clips if clip.tags['Count'] == 'several')
+    before = (folder / f'{name}.flac').read_bytes()
+    make_effects(find_effects('0ad-data', root), folder)
+    assert (folder / f'{name}.flac').read_bytes() == before
+    second.unlink()
+    make_effects(find_effects('0ad-data', root), folder)
+    assert (folder / f'{name}.flac').read_bytes() != before
 
 
 def test_silent_and_broken_files_are_named_and_left_out(tmp_path):
