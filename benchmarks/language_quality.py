@@ -6,8 +6,9 @@ r"""Measures what the small audio-language model hears: accuracy of every task o
 
 Questions are in words that were never trained. "Options" is the choice among up to four, every rotation of the list
 averaged as ``ask`` does it; "in words" means that every token of the right answer is the likeliest, so that greedy
-writing gives it. Beside both stand: the same model with the recordings of four other items of the task ("text only"),
-the most frequent label, and a logistic regression on the tokens of the same tower, trained on the same recordings.
+writing gives it. Beside both stand: the same model with the recordings of other items of the task ("text only": four
+others among options, one in words), the most frequent label, and a logistic regression on the tokens of the same
+tower, trained on the same recordings.
 Intervals are 95 %, from resampling items.
 """
 
@@ -17,7 +18,7 @@ import json
 import platform
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,18 +98,24 @@ def read_items(manifest: Path) -> list[Item]:
 
 
 def balanced(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many items of a task and part, the labels in turn."""
+    """At most so many items of a task and part, the labels in turn, and of each label the sources in turn."""
     chosen = []
     for key in dict.fromkeys((item.task, item.part) for item in items):
         own = [item for item in items if (item.task, item.part) == key]
         random.Random(str(key)).shuffle(own)
-        ranks: Counter[str] = Counter()
-        ranked = []
-        for item in own:
-            ranked.append((ranks[item.label], item))
-            ranks[item.label] += 1
-        chosen += [item for _, item in sorted(ranked, key=lambda pair: pair[0])][:most]
+        own = in_turn(own, lambda item: (item.label, item.source))
+        chosen += in_turn(own, lambda item: item.label)[:most]
     return chosen
+
+
+def in_turn(items: Sequence[Item], group: Callable[[Item], Hashable]) -> list[Item]:
+    """The first of every group, then the second of every group, and so on."""
+    ranks: Counter[Hashable] = Counter()
+    ranked = []
+    for item in items:
+        ranked.append((ranks[group(item)], item))
+        ranks[group(item)] += 1
+    return [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
 
 
 class Scorer:
@@ -206,8 +213,9 @@ def measured(scorer: Scorer, items: Sequence[Item], num_others: int) -> list[Out
     outcomes = []
     for key in dict.fromkeys((item.task, item.part) for item in items):
         own = [item for item in items if (item.task, item.part) == key]
-        draws = [random.Random(f'shuffle/{key}/{number}').sample(own, len(own)) for number in range(num_others)]
-        for item, *others in zip(own, *draws, strict=True):
+        shuffled = random.Random(f'shuffle/{key}').sample(own, len(own))
+        for place, item in enumerate(shuffled):
+            others = [shuffled[(place + number) % len(own)] for number in range(1, num_others + 1)]
             results = []
             task = TASKS[item.task]
             options = options_of(item)
@@ -323,6 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, object]]:
     parser.add_argument('--tasks', nargs='+', choices=list(TASKS), default=list(TASKS))
     parser.add_argument('--json', type=Path, help='also write the numbers here')
     options = parser.parse_args(arguments)
+    if options.others < 1:
+        parser.error(f'--others must be 1 or more; got {options.others}')
     model = AudioLanguageModel.from_pretrained(options.model)
     items = [item for item in read_items(options.data / 'test.jsonl.gz') if item.task in options.tasks]
     trained = [item for item in read_items(options.data / 'train.jsonl.gz') if item.task in options.tasks]

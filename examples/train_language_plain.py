@@ -276,6 +276,8 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--validation-minutes', type=float, default=4)
     options = parser.parse_args()
+    if not 0 < options.facts_share < 1:
+        parser.error(f'--facts-share must lie between 0 and 1, both stages need time; got {options.facts_share:g}')
     options.out.mkdir(parents=True, exist_ok=True)
     train(options)
 

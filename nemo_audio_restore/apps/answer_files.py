@@ -139,7 +139,7 @@ class AnswerFile:
     """A file with a line of JSON for every recording.
 
     Lines are written to a name of their own as they come, and the file appears when it is complete. What a run that
-    was stopped has left is taken over by the next one that asks the same; files that failed are asked again.
+    was stopped has left is taken over by the next one that asks the same, but for files that failed.
 
     Args:
         path: of the file.
@@ -169,16 +169,15 @@ class AnswerFile:
     def __enter__(self) -> 'AnswerFile':
         # Written anew: the last line of a killed run may be half a line, and failures are asked again.
         fresh = self._partial.with_name(f'{self._partial.name}.new')
-        self._file = fresh.open('w', encoding='utf-8')
-        for record in self.done.values():
-            self.write(record)
-        os.replace(fresh, self._partial)
+        fresh.write_text(''.join(map(_as_line, self.done.values())), encoding='utf-8')
+        os.replace(fresh, self._partial)  # Windows renames no open file
+        self._file = self._partial.open('a', encoding='utf-8')
         return self
 
     def write(self, record: Record) -> None:
         """Adds a line, which is on the disk afterwards."""
         assert self._file is not None
-        self._file.write(json.dumps(record, ensure_ascii=False) + '\n')
+        self._file.write(_as_line(record))
         self._file.flush()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -188,6 +187,10 @@ class AnswerFile:
             os.replace(self._partial, self.path)
         elif not self._partial.stat().st_size:
             self._partial.unlink()
+
+
+def _as_line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False) + '\n'
 
 
 def _lines(path: Path) -> Iterator[Record]:

@@ -21,8 +21,10 @@ DEFAULT_MODEL = 'audio_flamingo2_small'
 
 Model = Annotated[str, typer.Option('-m', '--model', help='Name, .nemo file, folder, or ORG/NAME on the Hub.')]
 Device = Annotated[str, typer.Option('-d', '--device', help='auto, cpu, cuda, cuda:N or mps.')]
-MaxTokens = Annotated[int, typer.Option(min=1, help='Longest answer, in tokens.')]
-BatchSize = Annotated[int, typer.Option('-b', '--batch-size', min=1, help='Files that are answered at once.')]
+MaxTokens = Annotated[int, typer.Option(min=1, help='Longest answer in words, in tokens.')]
+BatchSize = Annotated[
+    int, typer.Option('-b', '--batch-size', min=1, help='Files that are answered at once, in words.')
+]
 AsJsonl = Annotated[bool, typer.Option('--jsonl', help='A line of JSON for every file.')]
 Output = Annotated[
     Path | None,
@@ -48,7 +50,7 @@ def ask(
     temperature: Annotated[
         float, typer.Option(min=0.0, help='0 gives the likeliest words; 1 draws them as the model weighs them.')
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help='Of the draws.')] = 0,
+    seed: Annotated[int, typer.Option(help='Of the draws at a temperature above 0.')] = 0,
     batch_size: BatchSize = 16,
     as_jsonl: AsJsonl = False,
     output: Output = None,

@@ -164,10 +164,10 @@ def fetch_model(name: str, *, refresh: bool = False) -> Path:
     Raises:
         UsageError: there is no such model, or it cannot be reached.
     """
-    from nemo_audio_restore.models.audio_restore import AudioRestoreModel
+    from nemo_audio_restore.models.locate import locate_named_model
 
     try:
-        return Path(AudioRestoreModel.from_pretrained(name, refresh_cache=refresh, return_model_file=True))
+        return locate_named_model(name, refresh_cache=refresh)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 

@@ -26,7 +26,6 @@ _PROJECTION = 'module.audio_projection.'
 _NOT_READ = re.compile(
     r'.*(spectrogram_extractor|logmel_extractor|tscam_conv|\.head\.|attn_mask|relative_position_index)'
 )
-_HEAD = 32
 _AUDIO_SIZES = (
     'patch_embeds_hidden_size',
     'hidden_size',

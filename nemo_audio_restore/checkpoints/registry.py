@@ -38,6 +38,11 @@ class ModelEntry:
         scheme, _, rest = self.location.partition('://')
         return PRETRAINED_FOLDER / rest if scheme == 'package' else None
 
+    @property
+    def address(self) -> str:
+        """The location as a ``file://`` or ``hf://`` address."""
+        return self.path.as_uri() if self.path else self.location
+
 
 _CONVERT_STABLE_AUDIO = (
     "Stability AI's weights may be downloaded after accepting their licence. Download model_config.json and "
@@ -88,7 +93,7 @@ _MODELS = (
         location='package://audio_autoencoder_44k_small.nemo',
         licence='apache-2.0',
         sample_rate=44100,
-        size_mb=3,
+        size_mb=3.5,
     ),
     ModelEntry(
         name='speech_codec_22k_small',

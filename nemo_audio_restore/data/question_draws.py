@@ -14,14 +14,11 @@ from nemo_audio_restore.data.question_words import labels_of
 
 @dataclass(frozen=True)
 class Question:
-    """A question of a manifest, and the name of the recording that it is about."""
+    """What a question of a manifest is about: the name of a recording, and a fact."""
 
     recording: str
     task: str
     label: str
-    form: str
-    text: str
-    answer: str
 
 
 def read_questions(path: Path) -> tuple[list[Question], dict[str, dict[str, Any]]]:
@@ -37,11 +34,8 @@ def read_questions(path: Path) -> tuple[list[Question], dict[str, dict[str, Any]
     with gzip.open(path, 'rt', encoding='utf-8') as lines:
         for line in lines:
             cut = json.loads(line)
-            custom, supervision = cut['custom'], cut['supervisions'][0]
-            name, text = cut['recording']['id'], supervision['custom']['question']
-            questions.append(
-                Question(name, custom['task'], custom['label'], custom['form'], text, supervision['text'])
-            )
+            name = cut['recording']['id']
+            questions.append(Question(name, cut['custom']['task'], cut['custom']['label']))
             cuts[name] = cut
     return questions, cuts
 

@@ -50,13 +50,14 @@ LANGUAGES = {
 # Whole packages and kits that are only ever tested on, and kits left out for being relatives of a tested one.
 _TESTED = {'wesnoth-1.16-data', 'sonic-pi-samples', 'Gimme A Hand 1.0', 'Millo_MultiLayered3', *TESTED_EFFECT_PACKAGES}
 _LEFT_OUT = {'Millo_MultiLayered2', 'Millo-Drums_v.1'}
-# Clips whose class, wide enough for a caption, is not what they sound like: weapons that are no bow, blows that miss.
+# Clips whose class, wide enough for a caption, is not what they sound like: weapons that are no bow, and blows that
+# miss, which are also among the members of Wesnoth's series.
 _MISNAMED = {
     'bow and arrow': re.compile('dart|jav|net|pike|sling|spear|throw'),
     'rustling leaves': re.compile('hoe'),
-    'sword and metal hit': re.compile('miss|swish'),
+    'sword and metal hit': re.compile('miss|swish|series-wesnoth'),
     'village ambience': re.compile('morning|night'),
-    'wood hit': re.compile('hatchet|miss'),
+    'wood hit': re.compile('hatchet|miss|series-wesnoth'),
 }
 _OTHER_VOICES = ('ktuberling', 'klettres')
 _TEST_SHARE = 7

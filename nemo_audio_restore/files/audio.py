@@ -1,7 +1,7 @@
 """Reading audio files block by block, with errors that a user can act on."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,6 @@ _LARGEST_SAMPLE = 1e6
 _ESTIMATED_LENGTH = ('MP3', 'MPEG', 'OGG')
 # Sizes that mean "unknown" in the header of a WAV that was written to a pipe.
 _UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
-
-ReadProgress = Callable[[int], None]
 
 
 class AudioFileError(Exception):

@@ -108,10 +108,12 @@ class AnsweringMixin:
             NothingToHearError: a recording is missing, empty, or too many are given.
             QuestionError: a question is empty or has more audio tags than there are recordings.
             AudioFileError: a file cannot be read.
-            ValueError: neither or both of conversations and prompts.
+            ValueError: neither or both of conversations and prompts, or conversations beside audios.
         """
         if (conversations is None) == (prompts is None):
             raise ValueError('give either conversations, or prompts with audios')
+        if conversations is not None and (audios is not None or audio_lens is not None):
+            raise ValueError('conversations hold their recordings themselves; audios belong to prompts')
         if conversations is not None:
             pairs = [read_conversation(conversation) for conversation in conversations]
         else:

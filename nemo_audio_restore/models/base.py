@@ -26,7 +26,7 @@ from nemo_audio_restore.checkpoints.registry import list_models
 from nemo_audio_restore.models.archive import check_config
 from nemo_audio_restore.models.blocks import ConfigError, build, check_keys
 from nemo_audio_restore.models.connector import ModelFile, without_modules
-from nemo_audio_restore.models.locate import locate_model
+from nemo_audio_restore.models.locate import locate_model, refuse_unconverted
 from nemo_audio_restore.models.model_card import ModelCard
 
 _DATA_BLOCKS = ('train_ds', 'validation_ds', 'test_ds')
@@ -66,7 +66,7 @@ class BaseModel(ModelPT):
             PretrainedModelInfo(
                 pretrained_model_name=entry.name,
                 description=entry.description,
-                location=entry.path.as_uri() if entry.path else entry.location,
+                location=entry.address,
                 class_=cls,
             )
             for entry in list_models(cls.__name__)
@@ -185,9 +185,7 @@ class BaseModel(ModelPT):
             FileNotFoundError: nothing has that name; says what can be done.
         """
         name = str(model_name)
-        for entry in list_models(cls.__name__):
-            if entry.name == name and entry.how_to_get:
-                raise FileNotFoundError(f'{name}: {entry.how_to_get}')
+        refuse_unconverted(name, list_models(cls.__name__))
         known = {info.pretrained_model_name: info.location for info in cls.list_available_models()}
         path = locate_model(name, known=known, refresh_cache=refresh_cache)
         if return_model_file:

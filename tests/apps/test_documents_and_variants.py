@@ -101,6 +101,14 @@ def test_pull_prints_the_file_and_its_hash(tmp_path, monkeypatch):
     assert f'file: {weights}' in run('models', 'pull', 'small').stdout
 
 
+def test_pull_knows_the_models_of_every_class():
+    facts = json.loads(run('models', 'pull', 'speech_codec_22k_small', '--json').stdout)
+    assert facts['file'].endswith('speech_codec_22k_small.nemo')
+    result = run('models', 'pull', 'audio_flamingo2_3b')
+    assert result.exit_code == 1 and 'convert audio-flamingo2' in result.stderr
+    assert 'Known names: a2sb_44k_small' in run('models', 'pull', 'nothing').stderr
+
+
 def test_pull_of_what_cannot_be_had_ends_in_one_sentence(monkeypatch):
     def fetch(name, *, refresh):
         raise inputs.UsageError('ORG/none could not be fetched')

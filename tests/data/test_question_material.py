@@ -86,7 +86,9 @@ def test_a_package_that_is_only_tested_on_is_not_near(tmp_path):
         ('effect-0ad-data-weapon-bow_attack_01-0', 'bow and arrow', True),
         ('series-0ad-data-bow-and-arrow-sling-attack-0', 'bow and arrow', False),
         ('effect-0ad-data-impact-sling_metal_01-0', 'sword and metal hit', True),
+        ('effect-wesnoth-1-16-data-sounds-axe-0', 'sword and metal hit', True),
         ('effect-wesnoth-1-16-data-sounds-axe-miss-0', 'sword and metal hit', False),
+        ('series-wesnoth-1-16-data-sword-and-metal-hit-axe-0', 'sword and metal hit', False),
     ],
 )
 def test_clips_that_do_not_sound_like_their_class_are_not_asked_about(tmp_path, name, kind, asked):

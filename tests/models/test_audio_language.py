@@ -173,6 +173,8 @@ def test_probabilities_of_options_do_not_depend_on_their_order(model):
             NothingToHearError,
             r'must be 1 numbers of samples',
         ),
+        ({'prompts': ['what'], 'audios': 'song.wav'}, NothingToHearError, 'audios must be a list of recordings'),
+        ({'conversations': [], 'audios': CLIPS[:1]}, ValueError, 'hold their recordings themselves'),
         ({}, ValueError, 'either conversations, or prompts'),
         ({'conversations': [[{'role': 'user', 'content': 'what'}]]}, NothingToHearError, 'this conversation has 0'),
         ({'conversations': [[]]}, QuestionError, 'one turn of the role user'),

@@ -33,5 +33,11 @@ def test_what_is_wrong_is_listed_with_what_to_do(monkeypatch, name, value, probl
     assert words in describe_environment()['problems'][problem]
 
 
+def test_what_an_extra_would_bring_is_named_with_the_extra(monkeypatch):
+    monkeypatch.setattr(module, '_version', lambda package: 'missing' if package == 'gguf' else '1.0')
+    found = describe_environment()['optional packages']
+    assert found['gguf'] == "missing: pip install 'nemo-audio-restore[language]'" and found['diffusers'] == '1.0'
+
+
 def test_text_is_aligned_and_says_none():
     assert as_text({'a': {'x': '1', 'long': '2'}, 'problems': {}}) == 'a:\n  x     1\n  long  2\nproblems: none'
