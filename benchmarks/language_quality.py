@@ -172,19 +172,23 @@ class Scorer:
     def ask(
         self, item: Item, question: str, options: Sequence[str], others: Sequence[tuple[str, Sequence[str]]]
     ) -> tuple[str, list[list[tuple[float, bool]]]]:
-        """The likeliest option, its probability averaged over every rotation of the list; and other answers."""
+        """The likeliest option, scored as the model's ``ask`` does it; and other answers."""
         count = len(options)
         orders = [[(start + place) % count for place in range(count)] for start in range(count)]
-        answer = self.model.question_format.option_answer
+        answer, unlisted = self.model.question_format.option_answer, self.model.question_format.unlisted_weight
         asked = []
         for order in orders:
             listed = [options[index] for index in order]
             asked.append((with_options(question, listed), [answer(option, at) for at, option in enumerate(listed)]))
+        orders.append(list(range(count)))
+        asked.append((question, options))
+        weights = [(1 - unlisted) / count] * count + [unlisted]
         results = self.answers(item, [*asked, *others])
         sums = np.zeros(count)
-        for order, row in zip(orders, results, strict=False):
-            sums[order] += torch.tensor([likelihood for likelihood, _ in row]).double().softmax(dim=0).numpy()
-        return options[int(sums.argmax())], results[count:]
+        for order, weight, likelihoods in zip(orders, weights, results, strict=False):
+            chances = torch.tensor([likelihood for likelihood, _ in likelihoods]).double().softmax(dim=0)
+            sums[order] += weight * chances.numpy()
+        return options[int(sums.argmax())], results[len(orders) :]
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class QuestionFormat:
         lettered_answers: among options, the answer begins with its letter, as the published models were trained;
             without, it is the option alone, which asks less of a small language model.
         max_tokens: of question and answer together; longer texts are cut, with a warning.
+        unlisted_weight: of the likelihood of an option as an answer to the question alone, beside its likelihood when
+            all options are listed, in [0, 1]; 0 for the published models, which were trained with lists.
     """
 
     audio_token: str = '<audio>'
@@ -53,6 +55,11 @@ class QuestionFormat:
     lower_case: bool = True
     lettered_answers: bool = True
     max_tokens: int = 512
+    unlisted_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.unlisted_weight <= 1:
+            raise ValueError(f'unlisted_weight must be in [0, 1]; got {self.unlisted_weight}')
 
     def option_answer(self, option: str, index: int) -> str:
         """The answer that chooses an option by its place in the list."""

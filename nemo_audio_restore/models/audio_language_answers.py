@@ -156,8 +156,9 @@ class AnsweringMixin:
         """Asks one question about one recording.
 
         With options, the answer is not written: each option is scored by its likelihood in every place of the list,
-        since models prefer some letters to others, and the probabilities are averaged. The order in which the options
-        are given has no effect.
+        since models prefer some letters to others, and the probabilities are averaged; where the format of the
+        questions says so, also as an answer to the question without a list. The order in which the options are given
+        has no effect.
 
         Args:
             audio: a file, or (T,) or (C, T) samples.
@@ -216,13 +217,20 @@ class AnsweringMixin:
         with_options(question, options)  # before any work: the options may be unusable
         # Every rotation of the list puts each option once in each place.
         orders = [[(start + place) % count for place in range(count)] for start in range(count)]
-        questions = [with_options(question, [options[index] for index in order]) for order in orders]
-        asked = [self.questions.question(text) for text in questions]
-        chosen = self.question_format.option_answer
+        chosen, unlisted = self.question_format.option_answer, self.question_format.unlisted_weight
+        weights = [(1 - unlisted) / count] * count
+        asked = [
+            self.questions.question(with_options(question, [options[index] for index in order])) for order in orders
+        ]
         answers = [
             [self.questions.answer(chosen(options[index], place)) for place, index in enumerate(order)]
             for order in orders
         ]
+        if unlisted:
+            orders.append(list(range(count)))
+            weights.append(unlisted)
+            asked.append(self.questions.question(question))
+            answers.append([self.questions.answer(option) for option in options])
         longest = max(len(row) + max(map(len, some)) for row, some in zip(asked, answers, strict=True))
         if longest > self.question_format.max_tokens:
             raise QuestionError(
@@ -234,18 +242,18 @@ class AnsweringMixin:
         at_once = max(1, _PAIRS_AT_ONCE // count)
         with self._evaluating():
             with self.hearing(self.encode_audio(heard.windows, heard.mask), heard.mask):
-                for start in range(0, count, at_once):
+                for start in range(0, len(orders), at_once):
                     before = self.questions.padded(asked[start : start + at_once], left=True)
                     behind = self.questions.padded(sum(answers[start : start + at_once], []), left=False)
                     texts = (before.input_ids, before.attention_mask, behind.input_ids, behind.attention_mask)
                     likelihoods.append(
                         answer_log_likelihoods(self.language_model, *(part.to(self._here) for part in texts))
                     )
-        by_order = torch.cat(likelihoods).double().view(count, count).softmax(dim=1).tolist()
+        by_order = torch.cat(likelihoods).double().view(len(orders), count).softmax(dim=1).tolist()
         totals = [0.0] * count
-        for order, probabilities in zip(orders, by_order, strict=True):
+        for order, weight, probabilities in zip(orders, weights, by_order, strict=True):
             for index, probability in zip(order, probabilities, strict=True):
-                totals[index] += probability / count
+                totals[index] += weight * probability
         return dict(zip(options, totals, strict=True))
 
     @property

@@ -3,6 +3,7 @@
 import sys
 import tarfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,16 @@ def test_silence_and_six_minutes_are_answered_with_a_warning(model):
     assert few == 12
     with pytest.warns(InputWarning, match=r'lasts 360\.0 s; the model hears the first 120 s'):
         assert model.listening.windows(np.zeros(360 * RATE) + 0.1, RATE).shape[0] == few
+
+
+def test_options_are_scored_without_their_list_as_far_as_the_format_says(model, monkeypatch):
+    scores = {}
+    for weight in (0.0, 0.25, 1.0):
+        monkeypatch.setattr(model, 'question_format', replace(model.question_format, unlisted_weight=weight))
+        found = model.ask(CLIPS[0], 'what is it', ['two dog', 'cat', 'a dog']).probabilities
+        scores[weight] = torch.tensor([found[option] for option in sorted(found)], dtype=torch.float64)
+    assert scores[1.0].sum() == pytest.approx(1) and not torch.allclose(scores[0.0], scores[1.0])
+    torch.testing.assert_close(scores[0.25], 0.75 * scores[0.0] + 0.25 * scores[1.0])
 
 
 def test_options_that_do_not_fit_are_refused(model):
