@@ -217,9 +217,9 @@ def measured(scorer: Scorer, items: Sequence[Item], num_others: int) -> list[Out
     outcomes = []
     for key in dict.fromkeys((item.task, item.part) for item in items):
         own = [item for item in items if (item.task, item.part) == key]
-        shuffled = random.Random(f'shuffle/{key}').sample(own, len(own))
-        for place, item in enumerate(shuffled):
-            others = [shuffled[(place + number) % len(own)] for number in range(1, num_others + 1)]
+        mixed = random.Random(f'shuffle/{key}').sample(own, len(own))
+        for place, item in enumerate(mixed):
+            others = [mixed[(place + number) % len(own)] for number in range(1, num_others + 1)]
             results = []
             task = TASKS[item.task]
             options = options_of(item)
